@@ -1,0 +1,1 @@
+"""Recordings and simulations as samples in time order."""

@@ -1,0 +1,100 @@
+"""Where samples come from: one string names a source, one iterator gives its episodes.
+
+    sim:drive?seeds=0-499&seconds=4        simulated drives, made on the fly (options: those of `drive_samples`)
+    sim:tabletop?seeds=0-999               simulated grasps
+    path/to/bag                            a rosbag2 folder or .mcap file
+    path/to/folder                         every bag below it
+    path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
+    path/to/kitti                          a KITTI raw drive (velodyne_points/data)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from wm_ros.errors import UserError
+from wm_ros.types import Sample
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A recording without gaps.
+
+    Attributes:
+        name: unique within the source. licence: of the data. samples: opens a fresh iterator in time order.
+    """
+
+    name: str
+    licence: str
+    samples: Callable[[], Iterator[Sample]]
+
+
+def episodes(source: str) -> list[Episode]:
+    """List the episodes of `source` without reading them. Raises UserError naming the source and the remedy."""
+    location, _, query = source.partition("?")
+    try:
+        options = dict(parse_qsl(query, strict_parsing=bool(query)))
+    except ValueError:
+        raise UserError(f"source '{source}': write options as ?name=value&name=value") from None
+    if location.startswith("sim:"):
+        return _simulated(location.removeprefix("sim:"), options, source)
+    path = Path(location)
+    if not path.exists():
+        raise UserError(f"source '{source}': no such file or folder; give a bag, a dataset or sim:drive, sim:tabletop")
+    if (path / "meta" / "info.json").is_file():
+        from wm_ros.data.lerobot import lerobot_episodes
+
+        return lerobot_episodes(path, number_range(options.pop("episodes", ""), source), options)
+    _refuse(options, source)
+    if (path / "velodyne_points" / "data").is_dir():
+        from wm_ros.data.kitti import kitti_episode
+
+        return [kitti_episode(path)]
+    from wm_ros.data.bags import bag_episode, find_bags
+
+    bags = find_bags(path)
+    if not bags:
+        raise UserError(f"source '{source}': no bag, LeRobot dataset or KITTI drive in there")
+    return [bag_episode(bag) for bag in bags]
+
+
+def number_range(text: str, source: str = "") -> list[int]:
+    """'0-3,7' → [0, 1, 2, 3, 7]; '' → []."""
+    numbers: list[int] = []
+    try:
+        for part in filter(None, text.split(",")):
+            first, _, last = part.partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise UserError(f"'{text}' in '{source}' is not a range of numbers; write 0-35 or 1,4,7-9") from None
+    return numbers
+
+
+def _simulated(kind: str, options: dict[str, str], source: str) -> list[Episode]:
+    from wm_ros.data import simulator
+
+    makers = {"drive": simulator.drive_samples, "tabletop": simulator.tabletop_samples}
+    if kind not in makers:
+        raise UserError(f"source '{source}': no simulation '{kind}'; choose sim:drive or sim:tabletop")
+    seeds = number_range(options.pop("seeds", "0-99"), source)
+    try:
+        numbers = {name: float(value) for name, value in options.items()}
+    except ValueError:
+        raise UserError(f"source '{source}': options of a simulation are numbers") from None
+    known = simulator.OPTIONS[kind]
+    _refuse({name: "" for name in numbers if name not in known}, source)
+    arguments = {name: known[name](value) for name, value in numbers.items()}
+    make = makers[kind]
+
+    def opener(seed: int) -> Callable[[], Iterator[Sample]]:
+        return lambda: make(seed=seed, **arguments)
+
+    return [Episode(f"sim-{kind}-{seed:06d}", "Apache-2.0 (simulated)", opener(seed)) for seed in seeds]
+
+
+def _refuse(options: dict[str, str], source: str) -> None:
+    if options:
+        raise UserError(f"source '{source}': unknown option '{sorted(options)[0]}'; see `wm train --help`")

@@ -1,0 +1,91 @@
+"""What a capability tells the training loop (`wm_ros.training.loop`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.data import Dataset
+
+from wm_ros.bundle import StrictModel
+
+
+class OptimiserConfig(StrictModel):
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.04
+    clip_norm: float = 10.0
+
+
+class TrainConfig(StrictModel):
+    """The part of `config/train/<capability>.yaml` that is the same for all; each task adds its own fields."""
+
+    steps: int
+    batch_size: int
+    validate_every: int = 250
+    checkpoint_every: int = 250
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the loop knows of the run and the bundle's card repeats.
+
+    Attributes:
+        command: the command line. sources: the `--data` values. licences: of each source, without repeats.
+        seed, steps: as trained. log: rows of the last validation, name → value.
+    """
+
+    command: str
+    sources: list[str]
+    licences: list[str]
+    seed: int
+    steps: int
+    log: dict[str, float]
+
+
+class Task(ABC):
+    """One capability's data, modules, loss and export. `config/train/<name>.yaml` becomes `config_type`.
+
+    Attributes:
+        modules: everything with state that is saved in checkpoints, EMA copies and fitted constants included.
+    """
+
+    name: ClassVar[str]
+    config_type: ClassVar[type[TrainConfig]]
+
+    def __init__(self, config: Any, work_dir: Path) -> None:
+        self.config = config
+        self.work_dir = work_dir
+        self.modules = torch.nn.ModuleDict()
+
+    @abstractmethod
+    def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
+        """Build training and validation sets (map-style) from `--data` sources and fit the normalisation.
+
+        Whole episodes go to one side. Arrays that do not fit in memory are cached under `work_dir/cache`.
+        """
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """Parameters that the optimiser gets; by default all that require gradients."""
+        return [p for p in self.modules.parameters() if p.requires_grad]
+
+    @abstractmethod
+    def loss(self, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        """Scalars by name; `loss` is minimised, the rest is logged. `step` counts from 0 to `config.steps` - 1."""
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - a hook
+        """After each optimiser step: EMA updates and the like."""
+
+    @abstractmethod
+    def validate(self, batches: Any) -> dict[str, float]:
+        """Scalars over an iterable of validation batches, without gradients."""
+
+    @abstractmethod
+    def export(self, out: Path, run: RunInfo) -> None:
+        """Fit the baselines, thresholds and calibrations that travel with the weights; write the bundle to `out`."""

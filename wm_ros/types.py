@@ -1,0 +1,228 @@
+"""The vocabulary of the system: what sensors say (samples) and what the models say (predictions).
+
+All of them are frozen and carry units in their names. Frames follow REP 103 (x forward, y left, z up,
+metres, radians) and REP 105 (`odom` is continuous). `stamp_ns` is the time at which the sensor measured;
+a prediction carries the stamp of the newest sample it used, never the time of publication.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Anything measured or said at one time.
+
+    Attributes:
+        stamp_ns: time of measurement, nanoseconds since the epoch of the clock in use.
+        frame_id: coordinate frame of the values ("" where there is none).
+    """
+
+    stamp_ns: int
+    frame_id: str
+
+
+# ----------------------------------------------------------------------------- samples
+
+
+@dataclass(frozen=True)
+class Sweep(Sample):
+    """One turn of a LiDAR. `points`: (N, 4) float32, x, y, z in metres in the sensor frame, intensity 0..1."""
+
+    points: Float
+
+
+@dataclass(frozen=True)
+class EgoPose(Sample):
+    """Pose of the ego body in `frame_id` (REP 105 `odom`).
+
+    Attributes:
+        child_frame_id: the body frame (`base_link` or the sensor's).
+        matrix: (4, 4) float64, maps homogeneous points of the body frame into `frame_id`.
+        linear_mps, angular_radps: (3,) float64 twist in the body frame, zeros where unknown.
+    """
+
+    child_frame_id: str
+    matrix: NDArray[np.float64]
+    linear_mps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    angular_radps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+
+
+@dataclass(frozen=True)
+class Frame(Sample):
+    """One camera image. `rgb`: (H, W, 3) uint8."""
+
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Joints(Sample):
+    """Measured joints, addressed by name. `position_rad`: (J,) float64; `velocity_radps`: (J,) or empty."""
+
+    names: tuple[str, ...]
+    position_rad: NDArray[np.float64]
+    velocity_radps: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class JointCommand(Joints):
+    """Commanded joints: what a controller was asked to reach. Same fields as `Joints`."""
+
+
+@dataclass(frozen=True)
+class Instruction(Sample):
+    """What the robot was told to do, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Boxes(Sample):
+    """True or detected boxes. `boxes`: (B, 7) float32, centre x y z, length, width, height (m), yaw (rad, CCW)."""
+
+    boxes: Float
+    labels: tuple[str, ...]
+    track_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HandTrajectory(Sample):
+    """Positions of one hand over time, past (offsets <= 0) or to come (offsets > 0).
+
+    Attributes:
+        side: "left" or "right".
+        offsets_s: (T,) float64, seconds relative to `stamp_ns`.
+        position_m: (T, 3) float32 wrist positions in `frame_id`.
+        valid: (T,) bool.
+    """
+
+    side: str
+    offsets_s: NDArray[np.float64]
+    position_m: Float
+    valid: NDArray[np.bool_]
+
+
+# ----------------------------------------------------------------------------- parts of predictions
+
+
+@dataclass(frozen=True)
+class StateTokens(Sample):
+    """Compact state of one image, `tokens`: (2, D) float32. It is a prediction of `state` and a sample for others."""
+
+    tokens: Float
+
+
+@dataclass(frozen=True)
+class BevTokens(Sample):
+    """Pooled BEV embedding, `tokens`: (T, C) float32. A prediction of `lidar` and a sample for `policy`."""
+
+    tokens: Float
+
+
+@dataclass(frozen=True)
+class OccupancyForecast(Sample):
+    """Probability that a cell is occupied at each horizon, in the frame of the sensor at `stamp_ns`.
+
+    Attributes:
+        horizons_s: (K,) seconds ahead.
+        probability: (K, H, W) float32 in 0..1; row = y, column = x, both ascending (as in OccupancyGrid).
+        cell_m: edge of a cell.
+        origin_m: (x, y) of the outer corner of cell [0, 0].
+    """
+
+    horizons_s: tuple[float, ...]
+    probability: Float
+    cell_m: float
+    origin_m: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FutureFrames(Sample):
+    """Images the camera will see. `rgb`: (K, H, W, 3) uint8 at `horizons_s` seconds ahead."""
+
+    horizons_s: tuple[float, ...]
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class JointForecast(Sample):
+    """Joints to come. `position_rad`: (T, J) float32 at `offsets_s` (T,) seconds after `stamp_ns`."""
+
+    names: tuple[str, ...]
+    offsets_s: NDArray[np.float64]
+    position_rad: Float
+
+
+@dataclass(frozen=True)
+class ActionChunk(JointForecast):
+    """Joint commands to come: what the policy asks for. Same fields as `JointForecast`."""
+
+
+# ----------------------------------------------------------------------------- predictions, one per capability
+
+
+@dataclass(frozen=True)
+class LidarPrediction(Sample):
+    """What `lidar` says of a sweep.
+
+    Attributes:
+        tokens: pooled BEV embedding.
+        embedding: (C, H, W) float32 full BEV map (row = y, column = x, ascending), or None where not asked for.
+        embedding_cell_m: edge of a BEV cell.
+        occupancy: the forecast, or None where ego-motion is unknown; `withheld` then says why.
+    """
+
+    tokens: BevTokens
+    embedding: Float
+    embedding_cell_m: float
+    occupancy: OccupancyForecast | None
+    withheld: str = ""
+
+
+@dataclass(frozen=True)
+class StatePrediction(Sample):
+    """What `state` says of an image.
+
+    Attributes:
+        tokens: the state, (2, D).
+        motion: tokens minus those of the previous image, same shape; None for the first image.
+        reconstruction: (H, W, 3) uint8 drawn back from the tokens, or None where not asked for.
+    """
+
+    tokens: StateTokens
+    motion: StateTokens | None
+    reconstruction: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class FuturePrediction(Sample):
+    """What `future` says.
+
+    Attributes:
+        hands: most probable trajectory of each hand, offsets > 0.
+        samples: (S, sides, T, 3) float32 sampled trajectories of the hands, same offsets; `probability`: (S,).
+        joints: the joints to come.
+        frames: the images to come, conditioned on `hands`; None where no image has arrived or not asked for.
+    """
+
+    hands: tuple[HandTrajectory, ...]
+    samples: Float
+    probability: Float
+    joints: JointForecast
+    frames: FutureFrames | None = None
+
+
+@dataclass(frozen=True)
+class PolicyPrediction(Sample):
+    """What `policy` asks for."""
+
+    chunk: ActionChunk
+
+
+Prediction = LidarPrediction | StatePrediction | FuturePrediction | PolicyPrediction
