@@ -1,0 +1,75 @@
+"""ament_python packaging: `colcon build` on a ROS 2 machine, `pip install` elsewhere."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "wm_ros"
+HERE = Path(__file__).parent
+
+
+def share(*folders: str) -> list[tuple[str, list[str]]]:
+    """`data_files` rows that put each folder, as it is, below share/wm_ros."""
+    rows: dict[str, list[str]] = {}
+    for folder in folders:
+        for file in sorted((HERE / folder).rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                relative = file.relative_to(HERE)
+                rows.setdefault(f"share/{NAME}/{relative.parent}", []).append(str(relative))
+    return sorted(rows.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *share("launch", "config", "models", "samples"),
+    ],
+    # Runtime needs that PyPI can serve everywhere; rclpy comes from the ROS installation or the extra below.
+    install_requires=[
+        "numpy>=1.26",
+        "torch>=2.4",
+        "diffusers>=0.35",
+        "opencv-python-headless>=4.9",
+        "rosbags>=0.11",
+        "mcap>=1.2",
+        "pydantic>=2.6",
+        "safetensors>=0.4",
+        "scipy>=1.11",
+        "matplotlib>=3.8",
+        "pyyaml>=6",
+        "typer>=0.12",
+        "rich>=13",
+        "psutil>=5.9",
+    ],
+    extras_require={
+        "ros-wheels": [
+            "ros-jazzy-rclpy==7.1.6",
+            "ros-jazzy-common-interfaces==5.3.6",
+            "ros-jazzy-rmw-fastrtps-cpp==8.4.3",
+        ],
+        "cuda": ["spconv-cu120; python_version < '3.12'", "spconv-cu121; python_version >= '3.12'"],
+        "train": ["lightning>=2.4", "accelerate>=1", "av>=12", "pyarrow>=15", "kiss-icp>=1.2", "open3d-cpu>=0.19"],
+        "sim": ["open3d-cpu>=0.19", "metaworld>=3.0", "packaging"],
+        "view": ["rerun-sdk>=0.20"],
+    },
+    python_requires=">=3.10",
+    zip_safe=False,
+    maintainer="wm_ros maintainers",
+    maintainer_email="maintainers@wm-ros.invalid",
+    description="Embodied prediction for ROS 2: LiDAR and camera world models and a policy as managed nodes.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "wm = wm_ros.cli:app",
+            *(
+                f"{node} = wm_ros.nodes.{node}:main"
+                for node in ("lidar_encoder", "state_tokenizer", "future_predictor", "policy", "monitor")
+            ),
+        ]
+    },
+)
