@@ -5,6 +5,7 @@ Names are relative: a namespace or a remapping changes them. Types are ROS 2 nam
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +33,7 @@ class Topic:
     type: str
     quality: Quality = "reliable"
     lazy: bool = False
-    sample: type[types.Sample] | None = None
+    sample: builtins.type[types.Sample] | None = None
 
 
 # What robots, cars, bags and the simulator publish.

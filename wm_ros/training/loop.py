@@ -1,6 +1,6 @@
 """One training loop for all four capabilities, on Lightning Fabric: devices, precision and processes are its matter.
 
-    wm train lidar --data 'sim:drive?seeds=0-399' --out runs/lidar
+wm train lidar --data 'sim:drive?seeds=0-399' --out runs/lidar
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def train(
     # Data first: preparing it fits the normalisation that the modules hold.
     train_set, val_set = task.prepare(sources, seed)
     config: TrainConfig = task.config
-    optimiser = torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         task.trainable(), lr=config.optimiser.lr, weight_decay=config.optimiser.weight_decay, betas=(0.9, 0.99)
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: _cosine(s, config))
+    schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda s: _cosine(s, config))
     task.modules.to(fabric.device)
-    optimiser = fabric.setup_optimizers(optimiser)
+    optimiser: Any = fabric.setup_optimizers(adamw)
 
     checkpoint = out / "checkpoint.safetensors"
     start, log = 0, {}
@@ -104,7 +104,7 @@ def train(
                     log = task.validate(fabric.to_device(batch) for batch in val_batches)
                 values |= {f"val_{key}": float(value) for key, value in log.items()}
             if fabric.is_global_zero and (last or step % 10 == 0 or len(values) > len(losses)):
-                record = {"step": step + 1, "lr": schedule.get_last_lr()[0], "grad_norm": float(norm), **values}
+                record = {"step": step + 1, "lr": float(schedule.get_last_lr()[0]), "grad_norm": float(norm), **values}
                 log_file.write(json.dumps({key: round(value, 6) for key, value in record.items()}) + "\n")
                 log_file.flush()
             if fabric.is_global_zero and (last or (step + 1) % config.checkpoint_every == 0):

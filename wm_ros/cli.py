@@ -1,0 +1,317 @@
+"""`wm`: play, run, evaluate, train, convert and simulate from the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from wm_ros.errors import UserError
+from wm_ros.outputs import fresh_folder
+from wm_ros.types import Sample
+
+app = typer.Typer(
+    help="Embodied prediction for ROS 2. Start with `make demo`, then `wm up` and `wm play BAG` in two terminals.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+convert_app = typer.Typer(help="Turn other recordings into rosbag2.", no_args_is_help=True)
+simulate_app = typer.Typer(help="Record a simulated bag: same seed, same bytes.", no_args_is_help=True)
+app.add_typer(convert_app, name="convert")
+app.add_typer(simulate_app, name="simulate")
+console = Console()
+
+SourceArg = Annotated[
+    list[str],
+    typer.Argument(help="Bag, folder of bags, LeRobot dataset (?episodes=0-3), KITTI drive, or sim:drive?seeds=0-9."),
+]
+ForceOpt = Annotated[bool, typer.Option("--force", help="Overwrite an output folder that is not empty.")]
+
+
+class Name(str, Enum):
+    """The four capabilities."""
+
+    lidar = "lidar"
+    state = "state"
+    future = "future"
+    policy = "policy"
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in {"rclpy", "lightning", "open3d", "av", "pyarrow", "kiss_icp"}:
+            print(
+                f"error: Python module '{error.name}' is missing: run `make setup`, or see README, Install",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        raise
+
+
+@app.command()
+def info(bag: Annotated[Path, typer.Argument(help="A rosbag2 folder or an .mcap file.")]) -> None:
+    """Say what is in a bag and which capabilities it can feed."""
+    from wm_ros.data.info import describe, print_info
+
+    print_info(describe(bag))
+
+
+@app.command()
+def play(
+    bag: Annotated[Path, typer.Argument(help="A rosbag2 folder or an .mcap file.")],
+    rate: Annotated[float, typer.Option(min=0.01, max=100, help="Speed: 2 is twice as fast as recorded.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    start: Annotated[float, typer.Option(min=0, help="Skip so many seconds; latched topics are still sent.")] = 0.0,
+    topics: Annotated[list[str] | None, typer.Option(help="Only this topic; may be given again.")] = None,
+) -> None:
+    """Publish a bag as it was recorded, byte for byte, with /clock, and report how exact the timing was."""
+    from wm_ros.nodes.player import play as play_bag
+    from wm_ros.up import ros_environment
+
+    os.environ |= ros_environment()
+    report = play_bag(bag, rate=rate, loop=loop, start_s=start, topics=topics)
+    console.print(str(report), highlight=False)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="Folder of the new bag; never overwritten.")],
+    topics: Annotated[list[str] | None, typer.Option(help="Only this topic; may be given again.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long; else at Ctrl-C.")] = None,
+) -> None:
+    """Record topics to a new bag and report counts and ages."""
+    from wm_ros.nodes.recorder import record as record_bag
+    from wm_ros.up import ros_environment
+
+    os.environ |= ros_environment()
+    console.print(str(record_bag(out, topics=topics, seconds=seconds)), highlight=False)
+
+
+@app.command()
+def up(
+    params: Annotated[
+        Path | None, typer.Option(help="ROS parameter file; the shipped config/wm.yaml by default.")
+    ] = None,
+    nodes: Annotated[list[str] | None, typer.Option(help="Only this node; may be given again.")] = None,
+    use_sim_time: Annotated[
+        bool, typer.Option("--use-sim-time", help="Follow /clock (as `wm play` gives it).")
+    ] = False,
+) -> None:
+    """Start the nodes as processes, configure and activate them, watch them, and stop them in order at Ctrl-C."""
+    from wm_ros.paths import CONFIG
+    from wm_ros.up import up as bring_up
+
+    raise typer.Exit(bring_up(params or CONFIG / "wm.yaml", nodes, use_sim_time=use_sim_time))
+
+
+@app.command("eval")
+def eval_(
+    sources: SourceArg,
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, results.jsonl and report.html.")],
+    capability: Annotated[list[Name] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="name=folder, e.g. lidar=runs/lidar/bundle; may be given again.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+    force: ForceOpt = False,
+) -> None:
+    """Score the capabilities on recordings, sample by sample, the same bytes every time."""
+    from wm_ros.capability import NAMES
+    from wm_ros.evaluation.replay import evaluate
+
+    bundles = {}
+    for item in bundle or []:
+        name, equals, chosen = item.partition("=")
+        if name not in NAMES or not equals:
+            raise UserError(f"--bundle '{item}': write name=folder with one of {', '.join(NAMES)}")
+        bundles[name] = chosen
+    with fresh_folder(out, force) as folder:
+        report = evaluate(
+            sources,
+            folder,
+            names=[c.value for c in capability] if capability else NAMES,
+            bundles=bundles,
+            threads=threads,
+            device=device,
+            progress=lambda found: track(found, "evaluating", console=Console(stderr=True)),
+        )
+    print_metrics(report)
+    console.print(f"report: {out / 'report.html'}", highlight=False)
+
+
+def print_metrics(report: dict[str, Any]) -> None:
+    """Print `metrics.json` as a table."""
+    table = Table("metric", "model", "best baseline", "gain", "95 % interval", "n")
+    for name, part in report["capabilities"].items():
+        for key, m in part["metrics"].items():
+            row = [f"{name} {key}", f"{m['value']:.4g} {m['unit']}" if m["value"] is not None else "–"]
+            if "best_baseline" in m:
+                best = m["baselines"][m["best_baseline"]]
+                low, high = (float("nan") if edge is None else edge for edge in m["gain_ci95"])
+                colour = "green" if low > 0 else "red" if high < 0 else "yellow"
+                row += [
+                    f"{best:.4g} {m['best_baseline']}",
+                    f"[{colour}]{m['gain']:+.4g}[/]",
+                    f"{low:+.3g} … {high:+.3g}",
+                ]
+            else:
+                row += ["", "", ""]
+            table.add_row(*row, str(m["n"]))
+    console.print(table)
+    for why in report["skipped"].values():
+        console.print(f"not scored: {why}", highlight=False)
+
+
+@app.command()
+def train(
+    capability: Annotated[Name, typer.Argument(help="Which of the four to train.")],
+    data: Annotated[list[str], typer.Option(help="Source as for `wm eval`; may be given again.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log.jsonl, loss.png and the bundle.")],
+    config: Annotated[Path | None, typer.Option(help="YAML; config/train/<capability>.yaml by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the config's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    devices: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    precision: Annotated[str, typer.Option(help="As in Lightning: 32-true, bf16-mixed, 16-mixed.")] = "32-true",
+    force: ForceOpt = False,
+) -> None:
+    """Train a capability from recordings or the simulator, and write a bundle."""
+    from wm_ros.training.loop import train as run
+
+    bundle = run(
+        capability.value,
+        data,
+        out,
+        config_file=config,
+        steps=steps,
+        seed=seed,
+        resume=resume,
+        force=force,
+        device=device,
+        devices=devices,
+        precision=precision,
+    )
+    console.print(f"bundle: {bundle}", highlight=False)
+
+
+@convert_app.command("kitti")
+def convert_kitti(
+    source: Annotated[Path, typer.Argument(help="A KITTI raw drive: velodyne_points/data/*.bin and more.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new bag.")],
+    force: ForceOpt = False,
+) -> None:
+    """KITTI raw → bag; ego-motion from its poses, or by kiss-icp where it has none."""
+    from wm_ros.data.kitti import kitti_episode
+
+    _write(out, kitti_episode(source).samples(), force)
+
+
+@convert_app.command("lerobot")
+def convert_lerobot(
+    source: Annotated[Path, typer.Argument(help="A LeRobot dataset, v2.1 or v3.0.")],
+    out: Annotated[Path, typer.Argument(help="Folder: one bag for each episode is made in it.")],
+    episodes: Annotated[str, typer.Option(help="Which, e.g. 0-3,7; all by default.")] = "",
+    force: ForceOpt = False,
+) -> None:
+    """LeRobot → one bag for each episode."""
+    from wm_ros.data.bags import write_bag
+    from wm_ros.data.lerobot import lerobot_episodes
+    from wm_ros.data.sources import number_range
+
+    found = lerobot_episodes(source, number_range(episodes, "--episodes"), {})
+    with fresh_folder(out, force) as folder:
+        for episode in track(found, "converting", console=Console(stderr=True)):
+            write_bag(folder / episode.name, episode.samples())
+
+
+@simulate_app.command("drive")
+def simulate_drive(
+    out: Annotated[Path, typer.Option(help="Folder of the new bag.")],
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length.")] = 6.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another scene.")] = 0,
+    beams: Annotated[int, typer.Option(min=1, max=256, help="Rings of the LiDAR.")] = 64,
+    azimuths: Annotated[int, typer.Option(min=36, max=8192, help="Rays in one turn.")] = 1800,
+    speed: Annotated[float, typer.Option(help="Ego speed in m/s; negative: drawn from the seed.")] = -1.0,
+    force: ForceOpt = False,
+) -> None:
+    """A car with a spinning LiDAR among cars, cyclists, pedestrians, buildings and trees."""
+    from wm_ros.data.simulator import drive_samples
+
+    _write(out, drive_samples(seed=seed, seconds=seconds, beams=beams, azimuths=azimuths, speed_mps=speed), force)
+
+
+@simulate_app.command("tabletop")
+def simulate_tabletop(
+    out: Annotated[Path, typer.Option(help="Folder of the new bag.")],
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length.")] = 6.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another scene.")] = 0,
+    width: Annotated[int, typer.Option(min=16, max=1920, help="Of the image, pixels.")] = 128,
+    height: Annotated[int, typer.Option(min=16, max=1080, help="Of the image, pixels.")] = 96,
+    force: ForceOpt = False,
+) -> None:
+    """A robot's view of its arm reaching for the object that it was told to lift."""
+    from wm_ros.data.simulator import tabletop_samples
+
+    _write(out, tabletop_samples(seed=seed, seconds=seconds, width=width, height=height), force)
+
+
+def _write(out: Path, samples: Iterator[Sample], force: bool) -> None:
+    from wm_ros.data.bags import write_bag
+
+    with fresh_folder(out, force) as folder:
+        write_bag(folder, track(samples, f"writing {out.name}", console=Console(stderr=True)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report, the metrics and the recorded bag.")] = Path(
+        "build/demo"
+    ),
+    force: ForceOpt = False,
+) -> None:
+    """Play the two sample bags through all nodes, record what they say, score it and write a report."""
+    from wm_ros.demo import run_demo
+
+    with fresh_folder(out, force) as folder:
+        run_demo(folder)
+    console.print(f"report: {out / 'report.html'}", highlight=False)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="JSON file for the figures.")] = Path("build/bench.json"),
+    runs: Annotated[int, typer.Option(min=30, help="Timed runs of each step.")] = 30,
+) -> None:
+    """Time each capability's step and each message conversion: medians and p95, at 1 and 2 threads."""
+    from wm_ros.evaluation.bench import run_bench
+
+    run_bench(out, runs)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, ROS, Fast DDS profile, bundles, cores, memory; say what is missing and the remedy."""
+    from wm_ros.doctor import run_doctor
+
+    raise typer.Exit(run_doctor())
+
+
+if __name__ == "__main__":
+    main()
