@@ -1,0 +1,148 @@
+"""MarkerArray ↔ boxes, and the fan of sampled hand trajectories for RViz."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+
+from wm_ros.errors import MessageError
+from wm_ros.messages.cdr import (
+    deserialise,
+    duration_message,
+    header,
+    make,
+    point,
+    pose,
+    require_finite,
+    serialise,
+    stamp_of,
+    vector,
+    xyz,
+)
+from wm_ros.types import Boxes, FuturePrediction
+
+TYPE = "visualization_msgs/msg/MarkerArray"
+CUBE, LINE_STRIP = 1, 4
+ADD, DELETE_ALL = 0, 3
+BOX_LIFETIME_S = 0.5
+FAN_LIFETIME_S = 0.5
+"""A prediction that is not renewed vanishes from the picture."""
+MAX_BOXES = 10_000
+SIDE_HUE = {"left": 0.58, "right": 0.08}
+
+
+def decode_boxes(cdr: bytes | memoryview, stamp_ns: int = 0) -> Boxes:
+    """Boxes from the CUBE markers: namespace = label, id = track; other markers are not boxes and are passed over."""
+    markers = deserialise(TYPE, cdr).markers
+    cubes = [m for m in markers if m.type == CUBE and m.action == ADD]
+    if len(cubes) > MAX_BOXES:
+        raise MessageError(f"MarkerArray.markers: {len(cubes)} boxes, more than {MAX_BOXES}")
+    boxes = np.array([_box(m) for m in cubes], np.float32).reshape(-1, 7)
+    first = (cubes or markers or [None])[0]
+    stamp = stamp_of(first.header, stamp_ns) if first is not None else stamp_ns
+    frame_id = first.header.frame_id if first is not None else ""
+    return Boxes(stamp, frame_id, boxes, tuple(m.ns for m in cubes), tuple(int(m.id) for m in cubes))
+
+
+def encode_boxes(sample: Boxes) -> bytes:
+    """Boxes as CUBE markers after one that clears those of before."""
+    require_finite(sample.boxes, "MarkerArray.markers")
+    markers = [_marker(sample.stamp_ns, sample.frame_id, "", 0, CUBE, DELETE_ALL)]
+    for box, label, track in zip(sample.boxes.tolist(), sample.labels, sample.track_ids, strict=True):
+        x, y, z, length, width, height, yaw = box
+        markers.append(
+            _marker(
+                sample.stamp_ns,
+                sample.frame_id,
+                label,
+                track,
+                CUBE,
+                ADD,
+                pose=pose(np.array([x, y, z]), (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))),
+                scale=vector(length, width, height),
+                color=_colour(zlib.crc32(label.encode()) % 360 / 360, 0.5),
+                lifetime=duration_message(BOX_LIFETIME_S),
+            )
+        )
+    return _serialise(markers)
+
+
+def encode_fan(prediction: FuturePrediction) -> bytes:
+    """Sampled trajectories as line strips: one namespace for each hand, id = sample, width and alpha by probability.
+
+    The first marker clears what was drawn before, so that fewer samples leave none behind.
+    """
+    samples, probability = prediction.samples, prediction.probability
+    require_finite(samples, "MarkerArray.markers of future/samples")
+    require_finite(probability, "probability of future/samples")
+    frame_id = prediction.hands[0].frame_id if prediction.hands else prediction.frame_id
+    markers = [_marker(prediction.stamp_ns, frame_id, "", 0, LINE_STRIP, DELETE_ALL)]
+    share = probability / max(float(probability.max(initial=0.0)), 1e-9)
+    for column, hand in enumerate(prediction.hands):
+        for number, line in enumerate(samples[:, column]):
+            weight = float(np.clip(share[number], 0, 1))
+            markers.append(
+                _marker(
+                    prediction.stamp_ns,
+                    frame_id,
+                    f"hand_{hand.side}",
+                    number,
+                    LINE_STRIP,
+                    ADD,
+                    scale=vector(0.001 + 0.005 * weight, 0, 0),
+                    color=_colour(SIDE_HUE.get(hand.side, 0.3), 0.15 + 0.85 * weight),
+                    lifetime=duration_message(FAN_LIFETIME_S),
+                    points=[point(*p) for p in line],
+                )
+            )
+    return _serialise(markers)
+
+
+def _box(marker: Any) -> list[float]:
+    centre = xyz(marker.pose.position, "MarkerArray.markers.pose.position")
+    size = xyz(marker.scale, "MarkerArray.markers.scale")
+    q = marker.pose.orientation
+    yaw = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z))
+    if not math.isfinite(yaw):
+        raise MessageError("MarkerArray.markers.pose.orientation: is not finite")
+    return [*centre, *size, yaw]
+
+
+def _marker(stamp_ns: int, frame_id: str, ns: str, number: int, kind: int, action: int, **fields: Any) -> Any:
+    none = np.zeros(0, np.uint8)
+    empty = make("std_msgs/Header", stamp=header(0, "").stamp, frame_id="")
+    values: dict[str, Any] = {
+        "header": header(stamp_ns, frame_id),
+        "ns": ns,
+        "id": number,
+        "type": kind,
+        "action": action,
+        "pose": pose(np.zeros(3)),
+        "scale": vector(0, 0, 0),
+        "color": _colour(0.0, 0.0),
+        "lifetime": duration_message(0),
+        "frame_locked": False,
+        "points": [],
+        "colors": [],
+        "texture_resource": "",
+        "texture": make("sensor_msgs/CompressedImage", header=empty, format="", data=none),
+        "uv_coordinates": [],
+        "text": "",
+        "mesh_resource": "",
+        "mesh_file": make("visualization_msgs/MeshFile", filename="", data=none),
+        "mesh_use_embedded_materials": False,
+    }
+    return make("visualization_msgs/Marker", **(values | fields))
+
+
+def _colour(hue: float, alpha: float) -> Any:
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.8, 0.95)
+    return make("std_msgs/ColorRGBA", r=red, g=green, b=blue, a=alpha)
+
+
+def _serialise(markers: list[Any]) -> bytes:
+    return serialise(make("visualization_msgs/MarkerArray", markers=markers))
