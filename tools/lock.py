@@ -32,7 +32,9 @@ def main() -> None:
             for wheel in Path(folder).glob("*.whl")
         }
     with Path("requirements-ros.lock").open("w") as lock:
-        lock.write("# Made by `make lock`: the ROS 2 Jazzy wheels for Python 3.11 on Linux x86-64, with their hashes.\n")
+        lock.write(
+            "# Made by `make lock`: the ROS 2 Jazzy wheels for Python 3.11 on Linux x86-64, with their hashes.\n"
+        )
         for line in ros:
             name, _, version = line.partition("==")
             lock.write(f"{line} --hash=sha256:{hashes[name.replace('-', '_'), version]}\n")

@@ -6,6 +6,7 @@ alike; warm-up is not counted. The machine's load is noted: above 1 before the s
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -78,15 +79,11 @@ def _actions() -> dict[str, Callable[[], float]]:
         "policy": "state_to_chunk",
     }
     for name in NAMES:
-        for wanted in (set(), None):
+        optional = importlib.import_module(f"wm_ros.{name}").CAPABILITY.optional_outputs
+        for wanted in sorted({frozenset[str](), optional}, key=len):
             capability = load(name, bundle_path(f"{name}-lite"))
-            if wanted is None and not capability.optional_outputs:
-                continue
-            if wanted is not None:
-                capability.wanted = wanted
-            label = names[name] + (
-                "" if wanted is not None else " + " + " + ".join(sorted(capability.optional_outputs))
-            )
+            capability.wanted = set(wanted)
+            label = " + ".join([names[name], *sorted(wanted)])
             actions[label] = _stepper(capability, _inputs(name, drive if name == "lidar" else tabletop))
     return actions
 

@@ -75,6 +75,7 @@ def train(
     start, log = 0, {}
     if resume and checkpoint.is_file():
         start = _load_checkpoint(checkpoint, task, optimiser, schedule)
+        _forget_rows_after(out / "log.jsonl", start)
     batches = _batches(train_set, config.batch_size, seed, start, fabric)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
@@ -145,6 +146,12 @@ def _claim(out: Path, resume: bool, force: bool) -> None:
     if not resume:
         for name in ("checkpoint.safetensors", "optimiser.safetensors", "log.jsonl"):
             (out / name).unlink(missing_ok=True)
+
+
+def _forget_rows_after(log: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint: those steps are done again."""
+    kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+    log.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _cosine(step: int, config: TrainConfig) -> float:

@@ -1,0 +1,89 @@
+"""A bundle is complete, verified and never a pickle."""
+
+import json
+
+import pytest
+import torch
+
+from wm_ros.bundle import BundleConfig, StrictModel, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.errors import BundleError
+
+
+class TinyConfig(StrictModel):
+    """A model config of one number."""
+
+    width: int
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    record = TrainingRecord(command="wm train state", data=["sim"], data_licence="Apache-2.0", seed=0, steps=1)
+    config = BundleConfig[TinyConfig](capability="state", name="tiny", model=TinyConfig(width=3), training=record)
+    save_bundle(tmp_path / "tiny", config, {"model.weight": torch.arange(6.0).reshape(2, 3)}, "# Tiny\n")
+    return tmp_path / "tiny"
+
+
+def edit(bundle, **changes):
+    config = json.loads((bundle / "config.json").read_text()) | changes
+    (bundle / "config.json").write_text(json.dumps(config))
+
+
+def test_what_is_saved_is_loaded(bundle):
+    config, tensors = load_bundle(bundle, "state", TinyConfig)
+    assert config.model.width == 3
+    assert torch.equal(tensors["model.weight"], torch.arange(6.0).reshape(2, 3))
+
+
+def test_saving_twice_gives_the_same_bytes(bundle):
+    before = (bundle / "model.safetensors").read_bytes(), (bundle / "config.json").read_bytes()
+    config, tensors = load_bundle(bundle, "state", TinyConfig)
+    save_bundle(bundle, config, tensors, "# Tiny\n")
+    assert before == ((bundle / "model.safetensors").read_bytes(), (bundle / "config.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"capability": "lidar"}, "capability"),
+        ({"model": {"width": 3, "depth": 1}}, "model.depth"),
+        ({"model": {"width": "wide"}}, "model.width"),
+        ({"tensors": {"model.weight": [3, 3]}}, "model.weight"),
+        ({"weights_sha256": "0" * 64}, "weights_sha256"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(bundle, change, named):
+    edit(bundle, **change)
+    with pytest.raises(BundleError, match=named):
+        load_bundle(bundle, "state", TinyConfig)
+
+
+def test_a_pickle_in_place_of_safetensors_is_refused(bundle):
+    (bundle / "model.safetensors").rename(bundle / "model.pt")
+    with pytest.raises(BundleError, match=r"model\.pt.*pickle"):
+        load_bundle(bundle, "state", TinyConfig)
+
+
+def test_a_pickle_named_safetensors_is_refused(bundle):
+    torch.save({"weight": torch.zeros(1)}, bundle / "model.safetensors")
+    with pytest.raises(BundleError, match="weights_sha256"):
+        load_bundle(bundle, "state", TinyConfig)
+
+
+def test_a_damaged_file_is_refused(bundle):
+    blob = bytearray((bundle / "model.safetensors").read_bytes())
+    blob[-1] ^= 1
+    (bundle / "model.safetensors").write_bytes(blob)
+    with pytest.raises(BundleError, match="weights_sha256"):
+        load_bundle(bundle, "state", TinyConfig)
+
+
+def test_a_missing_folder_says_what_to_do(tmp_path):
+    with pytest.raises(BundleError, match="wm train"):
+        load_bundle(tmp_path / "none", "state", TinyConfig)
+
+
+def test_weights_of_another_shape_name_the_tensor(bundle):
+    _, tensors = load_bundle(bundle, "state", TinyConfig)
+    with pytest.raises(BundleError, match=r"model\.bias"):
+        load_weights(torch.nn.Linear(3, 2), tensors, "model", bundle)
