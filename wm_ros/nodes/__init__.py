@@ -1,0 +1,1 @@
+"""The ROS skin: one thin lifecycle node per capability, the monitor, the player and the recorder."""

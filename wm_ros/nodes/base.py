@@ -1,0 +1,118 @@
+"""The node of a capability: message → sample → `step` → prediction → message, and nothing of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, ClassVar
+
+import torch
+
+from wm_ros import capability as capabilities
+from wm_ros import messages, topics
+from wm_ros.capability import Capability
+from wm_ros.errors import MessageError, UserError
+from wm_ros.nodes.managed import ManagedNode
+from wm_ros.paths import bundle_path
+from wm_ros.topics import Topic
+from wm_ros.types import Instruction, Prediction, Sample
+
+
+class CapabilityNode(ManagedNode):
+    """Runs one capability. Its files differ in these names only.
+
+    Attributes:
+        capability_name: one of `wm_ros.capability.NAMES`.
+        optional_inputs: sample types without which the node still speaks.
+        lazy_outputs: the topics that show each optional output of the capability.
+    """
+
+    capability_name: ClassVar[str]
+    optional_inputs: ClassVar[tuple[type[Sample], ...]] = ()
+    lazy_outputs: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    capability: Capability | None = None
+
+    def __init__(self, **options: Any) -> None:
+        self._instruction: Instruction | None = None
+        super().__init__(**options)
+
+    def load(self) -> Capability:
+        """The capability in the bundle that the parameters name. Raises UserError or BundleError."""
+        device = str(self._parameter("device"))
+        if device == "auto":
+            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError):
+            raise UserError(
+                f"parameters: {self.name}: device = '{device}' is not here; choose auto, cpu or cuda:0"
+            ) from None
+        return capabilities.load(self.capability_name, bundle_path(str(self._parameter("bundle"))), device)
+
+    def configure(self) -> None:
+        torch.set_num_threads(self._parameter("threads"))
+        capability = self.load()
+        began_s = time.perf_counter()
+        capability.warm_up()
+        self.get_logger().info(f"warm-up took {(time.perf_counter() - began_s) * 1e3:.0f} ms")
+        self.capability = capability
+
+    def clean_up(self) -> None:
+        self.capability = None
+
+    def wanted_inputs(self) -> tuple[Topic, ...]:
+        assert self.capability is not None
+        return tuple(topic for topic in topics.INPUTS[self.name] if topic.sample in self.capability.inputs)
+
+    def is_trigger(self, topic: Topic) -> bool:
+        return self.capability is not None and topic.sample is self.capability.trigger
+
+    def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
+        assert self.capability is not None
+        if isinstance(sample, Instruction):
+            self._instruction = sample
+        if not self.is_trigger(topic):
+            self.capability.step(sample)
+            return
+        self.drain()
+        wanted = {t.name for t in topics.OUTPUTS[self.name] if t.lazy and self.listened(t.name)}
+        self.capability.wanted = {output for output, names in self.lazy_outputs.items() if not wanted.isdisjoint(names)}
+        prediction = self.capability.step(sample)
+        self.withheld = self.capability.withheld
+        if prediction is not None:
+            self.publish_prediction(prediction, wanted)
+        self.budget.add(received_s, time.monotonic(), self.capability.timings_ms)
+
+    def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> bool:
+        """Publish it unless it is not finite or something that it needs is silent; `withheld` says which."""
+        missing = [name for name in self._watched() if self.required(name) and self.quiet_s(name) > self.timeout_s]
+        if missing:
+            self.withheld = f"'{missing[0]}' is silent"
+            return False
+        try:
+            parts = messages.encode_prediction(prediction, wanted)
+        except MessageError as error:
+            self.withheld = f"the model's output is not finite ({error})"
+            self.refuse("output", f"not finite: {error}")
+            return False
+        for name, _, cdr in parts:
+            self.publish(name, cdr)
+        self.streaks.good("output")
+        if self.now_ns() > 0:
+            self.ages_ms.add((self.now_ns() - prediction.stamp_ns) / 1e6)
+        return True
+
+    @property
+    def timeout_s(self) -> float:
+        return float(self._parameter("input_timeout_s"))
+
+    def required(self, topic: str) -> bool:
+        return self._inputs[topic][0].sample not in self.optional_inputs
+
+    def on_reset(self) -> None:
+        if self.capability is None:
+            return
+        self.capability.reset()
+        if self._instruction is not None:  # it is latched: nobody would say it again
+            self.capability.step(dataclasses.replace(self._instruction, stamp_ns=self.now_ns()))

@@ -1,0 +1,27 @@
+"""`points`, `odom` → `bev/…`: a bird's-eye-view embedding of each sweep and the occupancy to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from wm_ros.nodes.base import CapabilityNode
+from wm_ros.nodes.runner import run
+from wm_ros.types import EgoPose
+
+
+class LidarEncoder(CapabilityNode):
+    """Without odometry there are tokens but no occupancy: ego-motion is not guessed."""
+
+    name = "lidar_encoder"
+    capability_name = "lidar"
+    optional_inputs = (EgoPose,)
+    lazy_outputs: ClassVar[dict[str, tuple[str, ...]]] = {"embedding": ("bev/embedding", "bev/view")}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    run(LidarEncoder, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""What every node of the stack is: a lifecycle node with checked parameters, raw topics, and diagnostics."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from functools import partial
+from typing import Any, ClassVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, JumpThreshold
+from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.subscription import Subscription
+
+from wm_ros import messages, topics
+from wm_ros.errors import MessageError, UserError
+from wm_ros.messages.status import ERROR, OK, STALE, WARN, Status
+from wm_ros.nodes.diagnostics import CycleBudget, Window
+from wm_ros.nodes.intake import Intake, Streaks
+from wm_ros.nodes.parameters import PARAMETERS, check
+from wm_ros.nodes.qos import publisher_qos, subscription_qos
+from wm_ros.topics import Topic
+from wm_ros.types import Instruction, Sample
+
+WATCH_PERIOD_S = 0.1
+
+
+def message_class(type_name: str) -> Any:
+    """`sensor_msgs/msg/Image` → the generated class."""
+    package, kind, name = type_name.split("/")
+    return getattr(importlib.import_module(f"{package}.{kind}"), name)
+
+
+class ManagedNode(LifecycleNode):
+    """Parameters, topics, refusal of bad input, and diagnostics. Subclasses say what a sample is for.
+
+    Attributes:
+        name: the node's name and its row in `wm_ros.topics`.
+        heard_s: steady time at which a usable sample last came, by topic name.
+        silent: topics that are past their timeout.
+        withheld: why the last input gave no (or not the whole) output.
+        problem: why the node could not be configured, the line for the user; "" if it could.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(self.name, **options)
+        self._declaration_problem = self.problem = self._declare_parameters()
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.intake = Intake(0.0)
+        self.streaks = Streaks()
+        self.budget = CycleBudget(1.0, 1.0)
+        self.ages_ms = Window()
+        self.heard_s: dict[str, float] = {}
+        self.heard_count: dict[str, int] = {}
+        self.silent: set[str] = set()
+        self.published = 0
+        self.withheld = ""
+        self.active = False
+        self._began_s = 0.0
+        self._inputs: dict[str, tuple[Topic, Subscription]] = {}
+        self._outputs: dict[str, Any] = {}
+        self._timers_active: list[Any] = []
+        self._jump_handle: Any = None
+        kind = message_class(topics.DIAGNOSTICS.type)
+        self._diagnostics = self.create_publisher(kind, topics.DIAGNOSTICS.name, 10)
+        period_s = 1.0 if self.problem else self._parameter("diagnostics_period_s")
+        self.create_timer(period_s, self._publish_diagnostics, clock=self.steady)
+
+    # ------------------------------------------------------------------ for subclasses
+
+    def configure(self) -> None:
+        """Load what is needed. Raises UserError with the line for the user."""
+
+    def clean_up(self) -> None:
+        """Let go of what `configure` loaded."""
+
+    def wanted_inputs(self) -> tuple[Topic, ...]:
+        """The topics to subscribe to."""
+        return topics.INPUTS[self.name]
+
+    def is_trigger(self, topic: Topic) -> bool:
+        """Whether only the newest message of `topic` matters."""
+        return False
+
+    def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
+        """Take a sample that passed all checks. `received_s`: steady time of arrival."""
+        raise NotImplementedError
+
+    def on_silence(self, topic: str) -> None:
+        """`topic` has just passed its timeout."""
+
+    def on_reset(self) -> None:
+        """Forget all history: the clock jumped back, or the node begins anew."""
+
+    def on_fault(self, why: str) -> None:
+        """A cycle failed; history may be half written."""
+        self.on_reset()
+
+    def before_deactivation(self) -> None:
+        """The last moment at which the node may publish."""
+
+    def checks(self) -> list[Status]:
+        """More lines of diagnostics."""
+        return []
+
+    def publish(self, topic: str, cdr: bytes) -> None:
+        """Publish CDR bytes on an output of this node; nothing unless active."""
+        self._outputs[topic].publish(cdr)
+        self.published += 1
+
+    def listened(self, topic: str) -> bool:
+        """Whether anybody subscribes to an output."""
+        return bool(self._outputs[topic].get_subscription_count() > 0)
+
+    def now_ns(self) -> int:
+        """The node's clock: 0 where simulated time has not begun."""
+        return int(self.get_clock().now().nanoseconds)
+
+    # ------------------------------------------------------------------ lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            if self._declaration_problem:
+                raise UserError(self._declaration_problem)
+            overrides = {name: value.value for name, value in self._parameter_overrides.items()}
+            check(self.name, overrides, "parameters")
+            self.intake = Intake(self._parameter("max_age_s"))
+            self.budget = CycleBudget(self._parameter("cycle_warn_ms"), self._parameter("cycle_error_ms"))
+            self.configure()
+            self.problem = ""
+        except UserError as error:
+            self.problem = str(error)
+            self.get_logger().error(f"configure refused: {error}")
+            self._publish_diagnostics()  # `wm up` reads the reason there
+            return TransitionCallbackReturn.FAILURE
+        for topic in topics.OUTPUTS[self.name]:
+            self._outputs[topic.name] = self.create_lifecycle_publisher(
+                message_class(topic.type), topic.name, publisher_qos(topic)
+            )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        super().on_activate(state)
+        self._began_s = time.monotonic()
+        self.heard_s, self.heard_count, self.silent, self.withheld = {}, {}, set(), ""
+        self._forget()
+        for topic in self.wanted_inputs():
+            subscription = self.create_subscription(
+                message_class(topic.type),
+                topic.name,
+                partial(self._receive, topic),
+                subscription_qos(topic, self.is_trigger(topic)),
+                raw=True,
+            )
+            self._inputs[topic.name] = (topic, subscription)
+        self._timers_active = [self.create_timer(WATCH_PERIOD_S, self._watch, clock=self.steady)]
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jump_handle = self.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
+        self.active = True
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._close_inputs()
+        self.before_deactivation()
+        for publisher in self._outputs.values():
+            publisher.wait_for_all_acked(Duration(seconds=0.2))
+        super().on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self.active:
+            self.on_deactivate(state)
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._close_inputs()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _close_inputs(self) -> None:
+        self.active = False
+        for timer in self._timers_active:
+            self.destroy_timer(timer)
+        for _, subscription in self._inputs.values():
+            self.destroy_subscription(subscription)
+        if self._jump_handle is not None:
+            self._jump_handle.unregister()
+        self._timers_active, self._inputs, self._jump_handle = [], {}, None
+
+    def _release(self) -> None:
+        for publisher in self._outputs.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs.clear()
+        self._forget()
+        self.clean_up()
+
+    @property
+    def finished(self) -> bool:
+        """Whether a shutdown transition has ended the node."""
+        return bool(self._state_machine.current_state[1] == "finalized")
+
+    def finish(self) -> None:
+        """Shut down from any state; the last command goes out first."""
+        if not self.finished:
+            self.trigger_shutdown()
+
+    # ------------------------------------------------------------------ input
+
+    def drain(self) -> None:
+        """Take all waiting messages of the inputs that do not trigger, so that none is older than the trigger's."""
+        for topic, subscription in list(self._inputs.values()):
+            while not self.is_trigger(topic):
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, True)
+                if taken is None:
+                    break
+                self._receive(topic, taken[0])
+
+    def refuse(self, source: str, reason: str) -> None:
+        """Count a bad input or output under the words before ':' and log the first of a streak."""
+        if self.streaks.bad(source, reason.partition(":")[0]):
+            self.get_logger().warning(f"'{source}' refused, {reason}")
+
+    def _receive(self, topic: Topic, cdr: bytes) -> None:
+        """One message: bytes → sample → checks → `on_sample`. Nothing that a message holds takes the node down."""
+        received_s = time.monotonic()
+        try:
+            sample = messages.decode(topic.type, cdr, self.now_ns(), topic.sample, topic.name)
+        except MessageError as error:
+            self.refuse(topic.name, f"malformed: {error}")
+            return
+        if not isinstance(sample, Instruction):  # said once, valid until said otherwise
+            reason = self.intake.refusal(sample, self.now_ns())
+            if reason:
+                self.refuse(topic.name, reason)
+                return
+            if self.intake.jumped_back(sample):
+                self.get_logger().warning(f"'{topic.name}': stamps jumped back; history is cleared")
+                self._forget()
+            self.intake.accept(sample)
+        self.streaks.good(topic.name)
+        self.heard_s[topic.name] = received_s
+        self.heard_count[topic.name] = self.heard_count.get(topic.name, 0) + 1
+        try:
+            self.on_sample(topic, sample, received_s)
+        except Exception as error:  # the firewall of the node: a fault of one cycle must not end all of them
+            self.refuse(topic.name, f"failed: {type(error).__name__}: {error}")
+            self.on_fault(f"{type(error).__name__} in a cycle")
+
+    def _forget(self) -> None:
+        self.intake.reset()
+        self.on_reset()
+
+    def _clock_jumped(self, _jump: Any) -> None:
+        if self.active:
+            self.get_logger().warning("the clock jumped back; history is cleared")
+            self._forget()
+
+    # ------------------------------------------------------------------ watching
+
+    def quiet_s(self, topic: str) -> float:
+        """Seconds since `topic` (or another of the same sample type) gave a usable sample, or since activation."""
+        kind = self._inputs[topic][0].sample
+        names = [name for name, (other, _) in self._inputs.items() if other.sample is kind]
+        return time.monotonic() - max(self.heard_s.get(name, self._began_s) for name in names)
+
+    def _watched(self) -> list[str]:
+        """Inputs that are expected to come again and again."""
+        return [name for name, (topic, _) in self._inputs.items() if topic.quality != "latched"]
+
+    def _watch(self) -> None:
+        timeout_s = self._parameter("input_timeout_s")
+        for name in self._watched():
+            if self.quiet_s(name) <= timeout_s:
+                self.silent.discard(name)
+            elif name not in self.silent:
+                self.silent.add(name)
+                self.on_silence(name)
+
+    def _publish_diagnostics(self) -> None:
+        self._diagnostics.publish(messages.encode_diagnostics(self.now_ns(), self._statuses()))
+
+    def _statuses(self) -> list[Status]:
+        label = self._state_machine.current_state[1]
+        level = ERROR if self.problem else OK
+        statuses = [Status(f"{self.name}: lifecycle", level, self.problem or label, {"state": label})]
+        if not self.active:
+            return statuses
+        quiet = {name: f"{self.quiet_s(name):.2f}" for name in self._watched()}
+        stale = [f"'{name}' for {quiet[name]} s" for name in sorted(self.silent & quiet.keys())]
+        counts = {f"{name}_received": str(count) for name, count in sorted(self.heard_count.items())}
+        refused = {kind.replace(" ", "_"): str(count) for kind, count in sorted(self.streaks.total.items())}
+        total = sum(self.streaks.total.values())
+        return [
+            *statuses,
+            Status(
+                f"{self.name}: inputs",
+                STALE if stale else OK,
+                f"silent: {', '.join(stale)}" if stale else "all inputs arrive",
+                {f"{name}_quiet_s": text for name, text in quiet.items()} | counts,
+            ),
+            Status(
+                f"{self.name}: refused",
+                WARN if self.streaks.running else OK,
+                "; ".join(sorted(f"'{source}' {kind}" for source, kind in self.streaks.running)) or f"{total} in all",
+                refused,
+            ),
+            Status(
+                f"{self.name}: output",
+                WARN if self.withheld else OK,
+                f"withheld: {self.withheld}" if self.withheld else f"{self.published} published",
+                {"published": str(self.published)},
+            ),
+            self.budget.status(self.name),
+            Status(f"{self.name}: age", OK, "from stamp to publication", self.ages_ms.figures("ms")),
+            *self.checks(),
+        ]
+
+    # ------------------------------------------------------------------ parameters
+
+    def _parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _declare_parameters(self) -> str:
+        """Declare the table's rows. Returns the line for the user where the file holds what they refuse."""
+        for row in PARAMETERS[self.name]:
+            descriptor = ParameterDescriptor(description=row.description, read_only=True)
+            if row.low is not None and row.high is not None:
+                if isinstance(row.default, int):
+                    descriptor.integer_range = [IntegerRange(from_value=int(row.low), to_value=int(row.high), step=0)]
+                else:
+                    descriptor.floating_point_range = [FloatingPointRange(from_value=row.low, to_value=row.high)]
+            try:
+                self.declare_parameter(row.name, row.default, descriptor)
+            except ParameterException as error:
+                given: RosParameter | None = self._parameter_overrides.get(row.name)
+                value = given.value if given is not None else None
+                return f"parameters: {self.name}: {row.name} = {value!r} {row.problem(value) or error}"
+        return ""

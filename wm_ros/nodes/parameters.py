@@ -1,0 +1,133 @@
+"""Every parameter of every node, said once: nodes declare them from here, `wm up` checks a file against them first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wm_ros.errors import UserError
+
+Value = bool | int | float | str
+# What rclpy declares by itself in every node; allowed in a file though not listed below.
+BUILT_IN = ("use_sim_time", "start_type_description_service")
+TYPE_NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a point",
+    str: "text",
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter. `low` and `high` are inclusive; `default` gives the type. None of them changes while running."""
+
+    name: str
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+
+    def problem(self, value: Any) -> str:
+        """Why `value` cannot be taken, in words; '' if it can."""
+        wanted: Any = type(self.default)
+        if type(value) is not wanted:
+            return f"must be {TYPE_NAMES[wanted]}"
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
+            return f"must be from {self.low:g} to {self.high:g}"
+        return ""
+
+
+def _common(timeout_s: float, warn_ms: float, error_ms: float) -> tuple[Parameter, ...]:
+    return (
+        Parameter("input_timeout_s", timeout_s, "An input silent for longer is STALE.", 0.05, 60.0),
+        Parameter(
+            "max_age_s", 2.0, "Input older (or newer) than this by the node's clock is refused; 0: never.", 0.0, 3600.0
+        ),
+        Parameter("cycle_warn_ms", warn_ms, "One cycle over this is a WARN.", 1.0, 60000.0),
+        Parameter("cycle_error_ms", error_ms, "Over budget for as long as this is an ERROR.", 1.0, 60000.0),
+        Parameter("diagnostics_period_s", 1.0, "Time between two messages on /diagnostics.", 0.05, 10.0),
+    )
+
+
+def _capability(bundle: str, warn_ms: float, error_ms: float, timeout_s: float = 0.5) -> tuple[Parameter, ...]:
+    return (
+        Parameter("bundle", bundle, "Folder of a bundle, or the name of a shipped one."),
+        Parameter("device", "auto", "Where the model runs: auto, cpu or cuda:0."),
+        Parameter("threads", 1, "CPU threads of the model.", 1, 256),
+        *_common(timeout_s, warn_ms, error_ms),
+    )
+
+
+# Budgets: two periods of the source (10 Hz LiDAR, 15 Hz camera) warn, ten are an error.
+PARAMETERS: dict[str, tuple[Parameter, ...]] = {
+    "lidar_encoder": _capability("lidar-lite", 200.0, 1000.0),
+    "state_tokenizer": _capability("state-lite", 133.0, 667.0),
+    "future_predictor": _capability("future-lite", 500.0, 2000.0),
+    "policy": (
+        *_capability("policy-lite", 133.0, 667.0),
+        Parameter("hold_time_s", 0.1, "Time in which the safe command reaches the held position.", 0.0, 10.0),
+    ),
+    "monitor": (
+        *_common(1.0, 200.0, 1000.0),
+        Parameter("window", 100, "Errors of which the running mean is taken.", 1, 10000),
+        Parameter("score_images", True, "Score predicted images; asks future_predictor to draw them."),
+        Parameter("sensor_height_m", 1.73, "Height of the LiDAR above the road.", 0.0, 10.0),
+    ),
+}
+
+
+def check(node: str, values: Mapping[str, Any], where: str) -> None:
+    """Refuse unknown names, wrong types and values out of range.
+
+    Raises:
+        UserError: naming `where`, the node, the parameter, its value and what would fit.
+    """
+    known = {parameter.name: parameter for parameter in PARAMETERS[node]}
+    for name, value in values.items():
+        if name in BUILT_IN or name.startswith("qos_overrides."):
+            continue
+        if name not in known:
+            raise UserError(f"{where}: {node} has no parameter '{name}'; it knows {', '.join(sorted(known))}")
+        problem = known[name].problem(value)
+        if problem:
+            raise UserError(f"{where}: {node}: {name} = {value!r} {problem}")
+
+
+def read_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Read and check a ROS parameter file.
+
+    Returns:
+        the values of each node named in it, those of `/**` included.
+
+    Raises:
+        UserError: no such file, no ROS parameter file, an unknown node or parameter, a value that does not fit.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"no parameter file '{path}'; give --params FILE, or leave it out for the shipped config/wm.yaml"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}" if mark else "it"
+        raise UserError(f"parameter file '{path}': {line} is not YAML; mend it or start from config/wm.yaml") from None
+    if not isinstance(tree, dict) or not tree:
+        raise UserError(f"parameter file '{path}': holds no '<node>: ros__parameters:'; start from config/wm.yaml")
+    values: dict[str, dict[str, Any]] = {node: {} for node in PARAMETERS}
+    for key, section in tree.items():
+        parameters = section.get("ros__parameters") if isinstance(section, dict) else None
+        if not isinstance(parameters, dict) or set(section) != {"ros__parameters"}:
+            raise UserError(f"parameter file '{path}': '{key}' must hold 'ros__parameters:' and nothing else")
+        node = str(key).rsplit("/", 1)[-1]
+        if node not in PARAMETERS and node != "**":
+            raise UserError(f"parameter file '{path}': no node '{node}'; choose from {', '.join(PARAMETERS)}")
+        for name in PARAMETERS if node == "**" else (node,):
+            check(name, parameters, f"parameter file '{path}'")
+            values[name] |= parameters
+    return values
