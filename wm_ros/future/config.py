@@ -1,0 +1,85 @@
+"""The typed part of a `future` bundle: grids, sizes, and which state encoder the model listens to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from wm_ros.bundle import StrictModel
+from wm_ros.kinematics import G1_JOINTS
+from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.topics import FRAME_HORIZONS_S
+
+
+class TrajectoryConfig(StrictModel):
+    """Stage I: a small transformer over states, instruction and the past of joints and hands."""
+
+    width: int = 96
+    layers: int = 3
+    heads: int = 4
+    dropout: float = 0.1
+    modes: int = Field(default=6, ge=2, description="sampled trajectories, the central one included")
+    ridge_states: int = Field(default=8, ge=2, description="states that the linear path sees")
+
+
+class FramesConfig(StrictModel):
+    """Stage II: causal cross-attention, then a diffusion transformer over the change of the frame's latent."""
+
+    width: int = 128
+    layers: int = 6
+    heads: int = 4
+    patch: int = Field(default=2, description="latent cells per token edge")
+    fusion_layers: int = 2
+    frame_tokens: int = Field(default=4, description="latent cells per context token edge")
+    estimate: Literal["mean", "sample"] = Field(
+        default="mean", description="what is shown: conditional mean or one sample"
+    )
+    sample_steps: int = Field(default=4, ge=1)
+    guidance: float = Field(
+        default=1.5, description="classifier-free guidance on the trajectory when sampling; 1 = off"
+    )
+    seed: int = 0
+    detail_scale: float = Field(
+        default=0.08, gt=0, description="change of brightness (0..1) beyond which detail is not kept"
+    )
+
+
+class FutureConfig(StrictModel):
+    """Everything but the weights.
+
+    Attributes:
+        joint_names: order of the joints in all tensors; live joints are matched by name.
+        rate_hz: grid onto which history is resampled by header stamps, and on which the future is predicted.
+        state_bundle, state_bundle_sha256: the encoder whose tokens the model was trained on (its
+            `weights_sha256`); tokens of another one mean nothing to it.
+        mean_episode_s: mean length of the training episodes: the phase of an episode is time since its start over it.
+    """
+
+    joint_names: tuple[str, ...] = G1_JOINTS
+    hands_frame_id: str = "torso"
+    rate_hz: float = 15.0
+    history_steps: int = 12
+    horizon_steps: int = 30
+    state_gap_steps: int = Field(default=3, ge=1, description="grid steps between the previous and the current state")
+    state_tokens: int = 2
+    state_width: int = 128
+    image_height: int = 96
+    image_width: int = 128
+    frame_horizons_s: tuple[float, ...] = FRAME_HORIZONS_S
+    trajectory: TrajectoryConfig = TrajectoryConfig()
+    frames: FramesConfig = FramesConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    state_bundle: str = ""
+    state_bundle_sha256: str = ""
+    mean_episode_s: float = 6.0
+
+    @property
+    def frame_steps(self) -> tuple[int, ...]:
+        """Grid step at which each frame is due: (5, 10, 15)."""
+        return tuple(round(horizon * self.rate_hz) for horizon in self.frame_horizons_s)
+
+    @property
+    def values(self) -> int:
+        """Numbers per state of the body: two wrists and the joints."""
+        return 6 + len(self.joint_names)

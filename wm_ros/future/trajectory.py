@@ -1,0 +1,181 @@
+"""Stage I, consecutive state modelling: from two states, the instruction and the past, how hands and joints go on.
+
+The paper (section 3, "CoSMo") predicts from the previous and the current state, a text prompt and past actions, each
+embedded (actions by a three-layer MLP) and read by one sequence model. Here a small transformer reads them. It adds a
+correction to a linear path (`Ridge`), so that an untrained network is already a fair predictor.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wm_ros.future.baselines import Ridge
+from wm_ros.future.config import FutureConfig
+from wm_ros.future.history import Batch
+from wm_ros.nn.language import InstructionEncoder
+
+KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS = range(4)
+
+
+class Normaliser(nn.Module):
+    """Constants fitted on the training set.
+
+    body: mean and spread of (left wrist, right wrist, joints), (V,). state: of tokens, (T, D).
+    step: (F, V) spread of what the linear path leaves open at each future step.
+    """
+
+    body_mean: Tensor
+    body_std: Tensor
+    state_mean: Tensor
+    state_std: Tensor
+    step_std: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
+    change_std: Tensor
+
+    def __init__(self, config: FutureConfig, latent_channels: int) -> None:
+        super().__init__()
+        state = (config.state_tokens, config.state_width)
+        constants = {
+            "body_mean": torch.zeros(config.values),
+            "body_std": torch.ones(config.values),
+            "state_mean": torch.zeros(state),
+            "state_std": torch.ones(state),
+            "step_std": torch.ones(config.horizon_steps, config.values),
+            "latent_mean": torch.zeros(latent_channels),
+            "latent_std": torch.ones(latent_channels),
+            "change_std": torch.ones(len(config.frame_steps), latent_channels),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value)
+
+
+class Forecast(NamedTuple):
+    """What stage I says.
+
+    Attributes:
+        body: (B, F, V) central estimate of both wrists (m) and the joints (rad).
+        hands: (B, K, F, 6) modes of both wrists; mode 0 is the central estimate.
+        log_probability: (B, K) of the modes.
+    """
+
+    body: Tensor
+    hands: Tensor
+    log_probability: Tensor
+
+
+class TrajectoryModel(nn.Module):
+    """Batch → Forecast."""
+
+    def __init__(self, config: FutureConfig, norm: Normaliser) -> None:
+        super().__init__()
+        self.config, sizes = config, config.trajectory
+        width, values = sizes.width, config.values
+        self.base = Ridge(values, sizes.ridge_states, config.horizon_steps)
+        self.body_in = nn.Sequential(
+            nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.state_in = nn.Linear(config.state_width, width)
+        self.text_in = InstructionEncoder(width, drop=0.1)
+        # Places: previous state, current state, motion between them, instruction, history, queries.
+        self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
+        self.query = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.missing = nn.Parameter(torch.randn(4, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, sizes.heads, 4 * width, sizes.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, sizes.layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        steps, modes = config.horizon_steps, sizes.modes
+        self.body_out = nn.Linear(2 * width, steps * values)
+        self.modes_out = nn.Linear(width, (modes - 1) * steps * 6)
+        self.probability_out = nn.Linear(width, modes)
+        nn.init.zeros_(self.body_out.weight)
+        nn.init.zeros_(self.body_out.bias)
+        # Shared by every example: how far the truth lies from the best mode, per step (log of a Laplace scale).
+        self.log_spread = nn.Parameter(torch.zeros(steps))
+        object.__setattr__(self, "norm", norm)  # shared with stage II, saved once
+
+    norm: Normaliser
+
+    def forward(self, batch: Batch) -> Forecast:
+        tokens, body = self.embed(batch)
+        context = self.blocks(tokens)[:, -3:]
+        scale = self.norm.step_std
+        count, steps = len(tokens), self.config.horizon_steps
+        correction = self.body_out(context[:, :2].flatten(1)).view(count, steps, -1)
+        central = self.base(body) + correction * scale
+        # The fan is drawn around the central estimate, which does not learn from it.
+        spread = self.modes_out(context[:, 2]).view(count, -1, steps, 6) * scale[:, :6]
+        middle = central[:, None, :, :6].detach()
+        hands = torch.cat([middle, middle + spread], 1)
+        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1))
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Tokens (B, S, width), queries last, and the body (B, H, V) with the unknown parts at the training mean."""
+        norm, known = self.norm, batch.known
+        mask = torch.cat(
+            [
+                known[:, KNOWN_LEFT, None].expand(-1, 3),
+                known[:, KNOWN_RIGHT, None].expand(-1, 3),
+                known[:, KNOWN_JOINTS, None].expand(-1, len(self.config.joint_names)),
+            ],
+            1,
+        )[:, None]
+        body = torch.where(mask, batch.body, norm.body_mean)
+        # Past: where the body was, and where relative to now (in spreads of the linear path's error at 0.5 s).
+        relative = (body - body[:, -1:]) / norm.step_std[len(norm.step_std) // 4]
+        history = self.body_in(torch.cat([(body - norm.body_mean) / norm.body_std, relative], -1))
+        for index in (KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT):
+            history = history + self.missing[index] * ~known[:, index, None, None]
+        # States: previous, current, and the motion between them.
+        states = (batch.states - norm.state_mean) / norm.state_std
+        previous, current = states[:, 0], states[:, 1]
+        has_previous = known[:, KNOWN_PREVIOUS, None, None]
+        gone = self.missing[KNOWN_PREVIOUS]
+        tokens = [
+            torch.where(has_previous, self.state_in(previous), gone),
+            self.state_in(current),
+            torch.where(has_previous, self.state_in(current - previous), gone),
+            self.text_in(batch.words)[:, None],
+            history,
+        ]
+        placed = torch.cat(tokens, 1) + self.place
+        return torch.cat([placed, self.query.expand(len(placed), -1, -1)], 1), body
+
+
+def drop_modalities(batch: Batch, rate: float) -> Batch:
+    """In training, forget joints, a hand or the previous state of some examples, so that run time may lack them."""
+    keep = torch.rand(batch.known.shape, device=batch.known.device) >= rate
+    # Without hands and joints there is nothing to predict from; keep at least the hands there.
+    keep[:, KNOWN_LEFT : KNOWN_RIGHT + 1] |= ~keep[:, KNOWN_JOINTS, None]
+    return batch._replace(known=batch.known & keep)
+
+
+def trajectory_loss(
+    forecast: Forecast, future: Tensor, there: Tensor, norm: Normaliser, log_spread: Tensor
+) -> dict[str, Tensor]:
+    """Losses against the true future (B, F, V), over the steps that are `there` (B, F) bool.
+
+    hands: mean distance of the central wrists, in spreads of the linear path's error, so that every horizon counts.
+    joints: smooth L1 in the same units. modes: negative log-likelihood of a mixture of Laplace trajectories, which
+    moves the nearest mode most.
+    """
+    weight = there.float()
+    total = weight.sum().clamp(min=1)
+    error = (forecast.body - future) / norm.step_std
+    hands = _length(error[..., :6]).mean(-1)
+    joints = nn.functional.smooth_l1_loss(error[..., 6:], torch.zeros_like(error[..., 6:]), reduction="none").mean(-1)
+    off = (forecast.hands - future[:, None, :, :6]) / norm.step_std[:, :6]
+    spread = log_spread.clamp(-6, 6)
+    log_density = -(_length(off).mean(-1) / spread.exp() + 3 * spread)  # (B, K, F)
+    log_likelihood = (log_density * weight[:, None]).sum(-1) / len(log_spread)
+    modes = -torch.logsumexp(forecast.log_probability + log_likelihood, 1).mean()
+    return {"hands": (hands * weight).sum() / total, "joints": (joints * weight).sum() / total, "modes": modes}
+
+
+def _length(hands: Tensor) -> Tensor:
+    """Length of each wrist's vector, (…, 6) → (…, 2); its gradient is bounded at zero."""
+    return (hands.unflatten(-1, (2, 3)).square().sum(-1) + 1e-6).sqrt()
