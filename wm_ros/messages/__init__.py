@@ -112,8 +112,8 @@ def decode(
     Args:
         type_name: e.g. "sensor_msgs/msg/Image". cdr: the bytes as recorded or received.
         stamp_ns: time of receipt, the stamp of messages without a header or with a zero one.
-        sample: which sample is wanted where a type may mean several (Image: Frame, StateTokens, BevTokens or FutureFrames;
-            JointState: Joints or JointCommand; JointTrajectory: JointForecast or ActionChunk).
+        sample: which sample is wanted where a type may mean several (Image: Frame, StateTokens, BevTokens or
+            FutureFrames; JointState: Joints or JointCommand; JointTrajectory: JointForecast or ActionChunk).
         topic: its name says which hand a Path is of (`…/hand_<side>`) and the horizon of a grid (`…/t_<ms>`).
 
     Raises:

@@ -168,9 +168,8 @@ def _layout(encoding: str) -> tuple[str, int]:
         return LAYOUTS[encoding]
     if match := re.fullmatch(r"32FC([1-9]\d{0,4})", encoding):
         return "f4", int(match[1])
-    if match := re.fullmatch(r"(bayer_[a-z]{4})(8|16)", encoding):
-        if match[1] in BAYER:
-            return ("u1" if match[2] == "8" else "u2"), 1
+    if (match := re.fullmatch(r"(bayer_[a-z]{4})(8|16)", encoding)) and match[1] in BAYER:
+        return ("u1" if match[2] == "8" else "u2"), 1
     raise MessageError(f"Image.encoding: '{encoding[:40]}' is unknown")
 
 

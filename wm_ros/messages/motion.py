@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -144,7 +145,7 @@ def decode_path(cdr: bytes | memoryview, topic: str, stamp_ns: int = 0) -> HandT
         raise MessageError(f"Path.poses: {len(message.poses)} poses, more than {MAX_KNOTS}")
     stamp = stamp_of(message.header, stamp_ns)
     stamps = [nanoseconds(p.header.stamp) for p in message.poses]
-    if any(later <= earlier for earlier, later in zip(stamps, stamps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise MessageError("Path.poses: their stamps do not ascend")
     positions = [xyz(p.pose.position, "Path.poses") for p in message.poses]
     return HandTrajectory(

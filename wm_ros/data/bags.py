@@ -1,0 +1,139 @@
+"""Bags: rosbag2 recordings (sqlite3, MCAP) as messages or samples in time order, with bounded memory.
+
+The parts: `bag_storage` opens and lists, `bag_topics` says what is what, `bag_recovery` reads what is whole in a
+damaged bag, `bag_writer` writes. Everything that others need is named here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from wm_ros import types
+from wm_ros.data.bag_recovery import recover_bag, salvage, whole_messages
+from wm_ros.data.bag_storage import DAMAGE, BagSummary, BagTopic, chosen, damaged, find_bags, locate, opened, summary
+from wm_ros.data.bag_topics import match_topics
+from wm_ros.data.bag_writer import BagWriter, qos_of, write_bag
+from wm_ros.data.sources import Episode
+from wm_ros.errors import MessageError
+from wm_ros.messages import decode
+from wm_ros.topics import Topic
+from wm_ros.types import Sample
+
+__all__ = [
+    "BagSummary",
+    "BagTopic",
+    "BagWriter",
+    "bag_episode",
+    "find_bags",
+    "match_topics",
+    "qos_of",
+    "read_messages",
+    "read_samples",
+    "recover_bag",
+    "salvage",
+    "summary",
+    "write_bag",
+]
+
+log = logging.getLogger(__name__)
+
+NANO = 1_000_000_000
+LICENCE_UNKNOWN = "not stated"
+
+Raw = tuple[str, str, int, bytes]
+
+# At equal stamps: what a trigger needs comes before the trigger.
+_FIRST: tuple[type[Sample], ...] = (types.EgoPose, types.Joints, types.JointCommand, types.Instruction)
+_LAST: tuple[type[Sample], ...] = (types.Sweep, types.Frame)
+
+
+def read_messages(
+    path: Path, topics: Sequence[str] | None = None, start_s: float = 0.0, recover: bool = False
+) -> Iterator[Raw]:
+    """Messages as recorded: (topic, type, t_ns, cdr) in time order.
+
+    Args:
+        topics: names to read, with or without the first slash; None for all.
+        start_s: leave out what was recorded in the first `start_s` seconds.
+        recover: read what is whole of a damaged bag instead of refusing it.
+
+    Raises:
+        BagError: the bag is missing or damaged, or has no such topic.
+    """
+    if recover:
+        yield from _recovered(Path(path), topics, start_s)
+        return
+    with opened(path) as reader:
+        connections = chosen(path, reader.connections, topics)
+        start = reader.start_time + round(start_s * NANO) if start_s > 0 else None
+        messages = reader.messages(connections, start) if connections else iter(())
+        while True:
+            try:
+                connection, t_ns, cdr = next(messages)
+            except StopIteration:
+                return
+            except DAMAGE as error:
+                raise damaged(locate(path), error) from None
+            yield connection.topic, connection.msgtype, t_ns, cdr
+
+
+def _recovered(path: Path, topics: Sequence[str] | None, start_s: float) -> Iterator[Raw]:
+    wanted = None if topics is None else {name.strip("/") for name in topics}
+    first = None
+    for topic, kind, t_ns, cdr in whole_messages(locate(path)):
+        first = t_ns if first is None else first
+        if (wanted is None or topic.strip("/") in wanted) and t_ns >= first + round(start_s * NANO):
+            yield topic, kind, t_ns, cdr
+
+
+def read_samples(path: Path, topics: dict[str, str] | None = None, recover: bool = False) -> Iterator[Sample]:
+    """Samples in the order in which they were recorded; at equal times what a trigger needs comes before it.
+
+    Topics that this stack does not read are passed over. A malformed message is left out; how many there were on each
+    topic is logged at the end.
+
+    Args:
+        topics: remapping, bag topic → name in `wm_ros.topics`; see `match_topics`.
+
+    Raises:
+        BagError: the bag is missing or damaged, or the remapping does not fit.
+    """
+    if recover:
+        there = {name: kind for name, (kind, _) in salvage(locate(path)).topics.items()}
+    else:
+        there = {t.name: t.type for t in summary(path).topics}
+    matched = match_topics(there, topics)
+    refused: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    messages = read_messages(path, list(matched), recover=recover) if matched else iter(())
+    for _, together in groupby(messages, key=lambda message: message[2]):
+        samples = []
+        for name, kind, t_ns, cdr in together:
+            topic: Topic = matched[name]
+            try:
+                samples.append(decode(kind, cdr, t_ns, topic.sample, topic.name))
+            except MessageError as error:
+                refused[name] += 1
+                reasons.setdefault(name, str(error))
+        yield from sorted(samples, key=_rank)
+    for name, count in sorted(refused.items()):
+        log.warning("bag '%s': %d malformed messages on %s left out (%s)", path, count, name, reasons[name])
+
+
+def bag_episode(path: Path) -> Episode:
+    """A bag as one episode; its licence is the one that the writer stated."""
+    bag = locate(path)
+    licence = summary(bag).custom.get("licence", LICENCE_UNKNOWN)
+    samples: Callable[[], Iterator[Sample]] = lambda: read_samples(bag)  # noqa: E731
+    return Episode(bag.stem if bag.is_file() else bag.name, licence, samples)
+
+
+def _rank(sample: Sample) -> int:
+    kind = type(sample)
+    if kind in _FIRST:
+        return _FIRST.index(kind)
+    return len(_FIRST) + (1 + _LAST.index(kind) if kind in _LAST else 0)
