@@ -1,0 +1,184 @@
+"""The policy head: context encoder and action decoder of ACT-JEPA (arXiv 2501.14622, section 4.1 of its method).
+
+What differs from the paper: the images enter as the tokens of `state` (and of `lidar` where there is one) instead of
+a ResNet's feature map; the task is words instead of a number; the context holds a short history of joints and states,
+because one state says nothing of speed; and the decoder's output is added to the measured joints, so that an
+untrained head holds still. The part that predicts latent states is in `wm_ros.policy.jepa` and not needed to act.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wm_ros.nn.language import InstructionEncoder
+from wm_ros.policy.config import PolicyModelConfig
+
+KINDS = ("task", "joints", "state", "bev")
+
+
+class Observation(NamedTuple):
+    """A batch of what the head sees. H = joint_history, S = len(token_history), both oldest first.
+
+    Attributes:
+        joints: (B, H, J) rad. joints_pad: (B, H) bool, True where nothing was measured yet.
+        state: (B, S, N, D) state tokens as they come. state_pad: (B, S) bool, True where there is none.
+        text: (B, 2, NGRAMS) ids of the instruction.
+        bev: (B, T, C) or None. bev_pad: (B,) bool, True where there is none, or None.
+    """
+
+    joints: Tensor
+    joints_pad: Tensor
+    state: Tensor
+    state_pad: Tensor
+    text: Tensor
+    bev: Tensor | None = None
+    bev_pad: Tensor | None = None
+
+
+class Normalisation(nn.Module):
+    """Constants fitted on training data; saved with the weights.
+
+    Attributes:
+        joint_mean, joint_std: (J,) of measured joints. move_std: (J,) of their change over the history.
+        action_std: (J,) of commands minus measured joints over the chunk.
+        state_mean, state_std: (N, D). bev_mean, bev_std: (C,).
+    """
+
+    joint_mean: Tensor
+    joint_std: Tensor
+    move_std: Tensor
+    action_std: Tensor
+    state_mean: Tensor
+    state_std: Tensor
+    bev_mean: Tensor
+    bev_std: Tensor
+
+    def __init__(self, config: PolicyModelConfig) -> None:
+        super().__init__()
+        joints, state = (len(config.joint_names),), (config.state_tokens, config.state_width)
+        for name, shape in (("joint", joints), ("state", state), ("bev", (config.bev_width,))):
+            self.register_buffer(f"{name}_mean", torch.zeros(shape))
+            self.register_buffer(f"{name}_std", torch.ones(shape))
+        self.register_buffer("move_std", torch.ones(joints))
+        self.register_buffer("action_std", torch.ones(joints))
+
+
+def positions(steps: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding (len(steps), width) of times in grid steps, 0 = now, negative = past."""
+    frequency = torch.exp(torch.arange(0, width, 2, device=steps.device) * (-math.log(1000.0) / width))
+    angle = steps[:, None].float() * frequency
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width]
+
+
+class ContextEncoder(nn.Module):
+    """Tokens of everything seen → contextual tokens; the same layout encodes future joints as JEPA targets."""
+
+    def __init__(self, config: PolicyModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = config.transformer
+        width, joints = sizes.width, len(config.joint_names)
+        self.norm = Normalisation(config)
+        self.task = InstructionEncoder(width)
+        self.joints = nn.Linear(2 * joints, width)
+        self.state = nn.Linear(config.state_width, width)
+        self.bev = nn.Linear(config.bev_width, width) if config.bev_width else None
+        # What stands in for a sensor that is not there.
+        self.absent_bev = nn.Parameter(torch.randn(width) * 0.02)
+        self.absent_state = nn.Parameter(torch.randn(width) * 0.02)
+        self.kind = nn.Parameter(torch.randn(len(KINDS), width) * 0.02)
+        self.slot = nn.Parameter(torch.randn(config.state_tokens, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, sizes.heads, sizes.feedforward, sizes.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, sizes.layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
+        """→ tokens (B, K, width) and their padding mask (B, K), True where there is nothing to attend to."""
+        config, norm = self.config, self.norm
+        batch, device = len(seen.joints), seen.joints.device
+        task = self.task(seen.text)[:, None] + self.kind[0]
+        steps = torch.arange(1 - config.joint_history, 1, device=device)
+        joints = self.proprioception(seen.joints, seen.joints[:, -1], steps)
+        # A state is `state_tokens` tokens that share a time; a missing one is the learned token for absence.
+        state = self.state((seen.state - norm.state_mean) / norm.state_std) + self.slot
+        state = torch.where(seen.state_pad[:, :, None, None], self.absent_state, state)
+        back = -torch.as_tensor(config.token_history[::-1], device=device)
+        state = (state + positions(back, config.transformer.width)[:, None] + self.kind[2]).flatten(1, 2)
+        bev = self._bev(seen, batch) + self.kind[3]
+        tokens = torch.cat([task, joints, state, bev], 1)
+        pad = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=device)
+        pad[:, 1 : 1 + config.joint_history] = seen.joints_pad
+        return self.layers(tokens, src_key_padding_mask=pad), pad
+
+    def future(self, text: Tensor, joints: Tensor, now: Tensor, pad: Tensor) -> Tensor:
+        """Latent states to come (B, F, width): the task and `joints` (B, F, J) after `now` (B, J), bidirectional."""
+        steps = torch.arange(1, joints.shape[1] + 1, device=joints.device)
+        task = self.task(text)[:, None] + self.kind[0]
+        tokens = torch.cat([task, self.proprioception(joints, now, steps)], 1)
+        pad = torch.cat([torch.zeros_like(pad[:, :1]), pad], 1)
+        encoded: Tensor = self.layers(tokens, src_key_padding_mask=pad)
+        return encoded[:, 1:]
+
+    def proprioception(self, joints: Tensor, now: Tensor, steps: Tensor) -> Tensor:
+        """(B, T, J) → (B, T, width): where the joints are, and how far from where they are now."""
+        norm = self.norm
+        where = (joints - norm.joint_mean) / norm.joint_std
+        moved = (joints - now[:, None]) / norm.move_std
+        tokens: Tensor = self.joints(torch.cat([where, moved], -1))
+        return tokens + positions(steps, self.config.transformer.width) + self.kind[1]
+
+    def _bev(self, seen: Observation, batch: int) -> Tensor:
+        absent = self.absent_bev.expand(batch, max(1, self.config.bev_tokens), -1)
+        if self.bev is None or seen.bev is None or seen.bev_pad is None:
+            return absent
+        tokens = self.bev((seen.bev - self.norm.bev_mean) / self.norm.bev_std)
+        return torch.where(seen.bev_pad[:, None, None], absent, tokens)
+
+
+class PolicyHead(nn.Module):
+    """What acts: context encoder, then a decoder whose learnable queries become the chunk."""
+
+    def __init__(self, config: PolicyModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = config.transformer
+        width, joints = sizes.width, len(config.joint_names)
+        self.context = ContextEncoder(config)
+        self.queries = nn.Parameter(torch.randn(config.chunk_steps, width) * 0.02)
+        layer = nn.TransformerDecoderLayer(
+            width, sizes.heads, sizes.feedforward, sizes.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerDecoder(layer, sizes.decoder_layers, nn.LayerNorm(width))
+        self.action = nn.Linear(width, joints)
+        # A linear path from the history of joints: inertia needs no attention.
+        self.inertia = nn.Linear(2 * joints * config.joint_history, config.chunk_steps * joints)
+        for layer_out in (self.action, self.inertia):
+            nn.init.zeros_(layer_out.weight)
+            nn.init.zeros_(layer_out.bias)
+
+    def forward(self, seen: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """→ chunk (B, chunk_steps, J) rad, absolute; context tokens and their padding mask, for the JEPA part."""
+        context, pad = self.context(seen)
+        return self.decode(seen, context, pad), context, pad
+
+    def decode(self, seen: Observation, context: Tensor, pad: Tensor) -> Tensor:
+        """Context → chunk (B, chunk_steps, J) rad, absolute."""
+        steps = torch.arange(1, self.config.chunk_steps + 1, device=context.device)
+        queries = (self.queries + positions(steps, self.config.transformer.width)).expand(len(context), -1, -1)
+        decoded = self.decoder(queries, context, memory_key_padding_mask=pad)
+        change = self.action(decoded) + self._inertia(seen)
+        chunk: Tensor = seen.joints[:, -1:] + change * self.context.norm.action_std
+        return chunk
+
+    def _inertia(self, seen: Observation) -> Tensor:
+        norm, now = self.context.norm, seen.joints[:, -1:]
+        # Padded steps repeat the first measurement, as `moved` they are as far from now as that was: set them to 0.
+        moved = ((seen.joints - now) / norm.move_std).masked_fill(seen.joints_pad[..., None], 0.0)
+        where = ((seen.joints - norm.joint_mean) / norm.joint_std).masked_fill(seen.joints_pad[..., None], 0.0)
+        flat: Tensor = self.inertia(torch.cat([where, moved], -1).flatten(1))
+        return flat.unflatten(1, (self.config.chunk_steps, -1))
