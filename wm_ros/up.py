@@ -1,0 +1,83 @@
+"""`wm up`: the nodes of the stack on this machine, without `ros2 launch`, with the same parameter file."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from wm_ros.errors import UserError
+from wm_ros.paths import CONFIG, bundle_path
+from wm_ros.topics import NODES
+
+
+def ros_environment() -> dict[str, str]:
+    """Variables for every process of the stack: large messages arrive, nothing leaves this machine.
+
+    What the user has set already wins.
+    """
+    ours = {
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(CONFIG / "fastdds.xml"),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    return {name: os.environ.get(name, value) for name, value in ours.items()}
+
+
+def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool = False, namespace: str = "") -> int:
+    """Bring the nodes up and keep them up until SIGINT or SIGTERM.
+
+    Args:
+        params: ROS parameter file. nodes: those to start, all by default.
+        use_sim_time: follow /clock, whatever the file says. namespace: of all nodes.
+
+    Returns:
+        the exit code.
+
+    Raises:
+        UserError: a file, node, parameter or bundle that does not fit.
+    """
+    chosen = check(params, nodes)
+    os.environ |= ros_environment()
+    from wm_ros.nodes.board import Board
+    from wm_ros.nodes.supervisor import Supervisor, node_command
+
+    arguments = ["--params-file", str(params.resolve())]
+    if use_sim_time:
+        arguments += ["-p", "use_sim_time:=true"]
+    if namespace:
+        arguments += ["-r", f"__ns:={namespace}"]
+    stop: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda received, _frame: stop.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    board = Board()
+    supervisor = Supervisor({name: node_command(name, arguments) for name in chosen}, namespace, board.changed)
+    try:
+        supervisor.start()
+        while not stop and not supervisor.all_ended():
+            supervisor.tick()
+            board.health(supervisor.children)
+    finally:
+        supervisor.stop()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def check(params: Path, nodes: Sequence[str] | None) -> list[str]:
+    """The nodes to start, in the order of bring-up. Raises UserError where one of them could not work."""
+    from wm_ros.nodes.parameters import PARAMETERS, read_file
+
+    unknown = sorted(set(nodes or ()) - set(NODES))
+    if unknown:
+        raise UserError(f"no node '{unknown[0]}'; choose from {', '.join(NODES)}")
+    values = read_file(params)
+    chosen = [name for name in NODES if not nodes or name in nodes]
+    for name in chosen:
+        for parameter in PARAMETERS[name]:
+            if parameter.name == "bundle":
+                bundle_path(str(values[name].get("bundle", parameter.default)))
+    return chosen
