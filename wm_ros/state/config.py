@@ -1,0 +1,111 @@
+"""What a state model is made of: typed, part of every bundle's `config.json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from wm_ros.bundle import StrictModel
+from wm_ros.nn.autoencoder import PATCH, AutoencoderConfig
+
+
+class FeatureConfig(StrictModel):
+    """Patch features of an image: a small vision transformer trained here, or DINOv2 (frozen, weights from a folder).
+
+    Attributes:
+        patch: edge of a patch in pixels. width, depth, heads: of the transformer.
+        registers: extra tokens of DINOv2 with registers; they are dropped from the features.
+    """
+
+    kind: Literal["vit", "dinov2"] = "vit"
+    patch: int = 8
+    width: int = 96
+    depth: int = 2
+    heads: int = 4
+    registers: int = 0
+
+
+class CompressorConfig(StrictModel):
+    """The staged reduction of StaMo (see `compressor.py`).
+
+    Attributes:
+        blocks: transformer blocks before the split. heads: of every attention. dropout: in every block.
+        context_width: width of the key/value half that all stages attend to.
+        stages: widths of the patch axis, powers of two, the last is the number of tokens.
+    """
+
+    blocks: int = 2
+    heads: int = 4
+    dropout: float = 0.0
+    context_width: int = 64
+    stages: tuple[int, ...] = (128, 32, 8, 2)
+
+
+class DecoderConfig(StrictModel):
+    """The rectified-flow decoder: a Stable Diffusion 3 transformer (MMDiT) on latents, conditioned on the tokens.
+
+    Attributes:
+        text_width: the tokens are lifted linearly to this width and take the place of the text.
+        pooled_width: of the vector that modulates every block, linear in the mean of the tokens.
+        refiner_width: channels of the convolutional correction of the deterministic estimate, 0 for none.
+        token_dropout: share of training items without condition, for classifier-free guidance.
+    """
+
+    layers: int = 4
+    heads: int = 4
+    head_width: int = 32
+    patch: int = 2
+    text_width: int = 256
+    pooled_width: int = 128
+    refiner_width: int = 64
+    token_dropout: float = 0.1
+
+
+class StateModelConfig(StrictModel):
+    """Sizes of a state model; images are resized to `image_height` × `image_width` by area, values 0..1.
+
+    Attributes:
+        token_width: numbers per token; a state is `compressor.stages[-1]` tokens.
+        linear_path: tokens and image are also joined by principal components (see `linear.py`), so that training
+            starts at the quality of PCA. Needs no pre-trained decoder; the published model has none.
+        step_s: seconds per step of k in `action_r2@k`, the frame interval of the training recordings.
+    """
+
+    image_height: int = 96
+    image_width: int = 128
+    token_width: int = 128
+    linear_path: bool = True
+    step_s: float = 1.0 / 15.0
+    features: FeatureConfig = FeatureConfig()
+    compressor: CompressorConfig = CompressorConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a state."""
+        return self.compressor.stages[-1]
+
+    @property
+    def patches(self) -> int:
+        """Patch features of an image."""
+        return (self.image_height // self.features.patch) * (self.image_width // self.features.patch)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the autoencoder's latents."""
+        return self.autoencoder.channels, self.image_height // PATCH, self.image_width // PATCH
+
+
+def paper_config() -> StateModelConfig:
+    """The published sizes: DINOv2 ViT-B/14 with 4 registers at 336 px, 2 × 1024 tokens, SD3-medium's transformer."""
+    return StateModelConfig(
+        image_height=336,
+        image_width=336,
+        token_width=1024,
+        linear_path=False,
+        features=FeatureConfig(kind="dinov2", patch=14, width=768, depth=12, heads=12, registers=4),
+        compressor=CompressorConfig(blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2)),
+        decoder=DecoderConfig(
+            layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, refiner_width=0
+        ),
+    )
