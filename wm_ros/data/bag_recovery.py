@@ -10,8 +10,10 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import zstandard
 from mcap.exceptions import McapError
@@ -103,7 +105,8 @@ def _from_mcap(file: Path, notes: Salvage) -> Iterator[Raw]:
 def _from_sqlite(file: Path, notes: Salvage) -> Iterator[Raw]:
     """Row by row in the order of writing; a page that is torn ends it."""
     try:
-        with sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True) as database:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as database:
+            database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file shorter than its header says
             topics = {
                 number: (name, kind) for number, name, kind in database.execute("SELECT id, name, type FROM topics")
             }

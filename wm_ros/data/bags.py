@@ -6,10 +6,10 @@ damaged bag, `bag_writer` writes. Everything that others need is named here.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from wm_ros import types
@@ -42,6 +42,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 NANO = 1_000_000_000
+REORDER_S = 0.5
+REORDER_MAX = 512
 LICENCE_UNKNOWN = "not stated"
 
 Raw = tuple[str, str, int, bytes]
@@ -91,7 +93,10 @@ def _recovered(path: Path, topics: Sequence[str] | None, start_s: float) -> Iter
 
 
 def read_samples(path: Path, topics: dict[str, str] | None = None, recover: bool = False) -> Iterator[Sample]:
-    """Samples in the order in which they were recorded; at equal times what a trigger needs comes before it.
+    """Samples in the order of their stamps; at equal stamps what a trigger needs comes before it.
+
+    Messages are recorded when they arrive, which is later than they were measured and not equally so: each sample is
+    held back for `REORDER_S` of recording. One that arrives later still comes out late.
 
     Topics that this stack does not read are passed over. A malformed message is left out; how many there were on each
     topic is logged at the end.
@@ -110,16 +115,17 @@ def read_samples(path: Path, topics: dict[str, str] | None = None, recover: bool
     refused: Counter[str] = Counter()
     reasons: dict[str, str] = {}
     messages = read_messages(path, list(matched), recover=recover) if matched else iter(())
-    for _, together in groupby(messages, key=lambda message: message[2]):
-        samples = []
-        for name, kind, t_ns, cdr in together:
-            topic: Topic = matched[name]
-            try:
-                samples.append(decode(kind, cdr, t_ns, topic.sample, topic.name))
-            except MessageError as error:
-                refused[name] += 1
-                reasons.setdefault(name, str(error))
-        yield from sorted(samples, key=_rank)
+    held = _Held()
+    for name, kind, t_ns, cdr in messages:
+        topic: Topic = matched[name]
+        try:
+            sample = decode(kind, cdr, t_ns, topic.sample, topic.name)
+        except MessageError as error:
+            refused[name] += 1
+            reasons.setdefault(name, str(error))
+            continue
+        yield from held.add(sample, t_ns)
+    yield from held.all()
     for name, count in sorted(refused.items()):
         log.warning("bag '%s': %d malformed messages on %s left out (%s)", path, count, name, reasons[name])
 
@@ -130,6 +136,31 @@ def bag_episode(path: Path) -> Episode:
     licence = summary(bag).custom.get("licence", LICENCE_UNKNOWN)
     samples: Callable[[], Iterator[Sample]] = lambda: read_samples(bag)  # noqa: E731
     return Episode(bag.stem if bag.is_file() else bag.name, licence, samples)
+
+
+class _Held:
+    """Samples that wait for earlier ones; bounded in time and number."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, int, int, Sample]] = []  # stamp, rank, number, time of arrival, sample
+        self._number = 0
+        self._newest: dict[type[Sample], int] = {}
+
+    def add(self, sample: Sample, arrival_ns: int) -> Iterator[Sample]:
+        """Take a sample; gives those whose wait is over, in order."""
+        window = round(REORDER_S * NANO)
+        if sample.stamp_ns < self._newest.get(type(sample), 0) - window:  # the clock jumped back: a new beginning
+            yield from self.all()
+        self._newest[type(sample)] = sample.stamp_ns
+        heapq.heappush(self._heap, (sample.stamp_ns, _rank(sample), self._number, arrival_ns, sample))
+        self._number += 1
+        while self._heap and (len(self._heap) > REORDER_MAX or self._heap[0][3] <= arrival_ns - window):
+            yield heapq.heappop(self._heap)[-1]
+
+    def all(self) -> Iterator[Sample]:
+        """Give all that wait, in order."""
+        while self._heap:
+            yield heapq.heappop(self._heap)[-1]
 
 
 def _rank(sample: Sample) -> int:
