@@ -9,7 +9,7 @@ the `no_trajectory` control.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -65,7 +65,7 @@ class FrameModel(nn.Module):
         self.time_in = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
         self.fusion = Fusion(width, sizes.heads, sizes.fusion_layers)
         self.pooled = nn.Linear(width, width)
-        self.transformer: nn.Module = SD3Transformer2DModel(
+        transformer: Any = SD3Transformer2DModel(
             sample_size=config.image_width // 8,
             patch_size=sizes.patch,
             in_channels=2 * channels,
@@ -78,7 +78,8 @@ class FrameModel(nn.Module):
             pooled_projection_dim=width,
             pos_embed_max_size=config.image_width // 8 // sizes.patch,
         )
-        for parameter in self.transformer.get_submodule("proj_out").parameters():
+        self.transformer: nn.Module = transformer
+        for parameter in transformer.get_submodule("proj_out").parameters():
             nn.init.zeros_(parameter)
         object.__setattr__(self, "norm", norm)
 

@@ -26,7 +26,9 @@ class RefusedError(Exception):
 class Memory:
     """Everything of the last second. Stamps ascend within each kind; the caller clears it when a clock jumps back."""
 
-    def __init__(self, config: FutureConfig) -> None:
+    def __init__(self, config: FutureConfig, span_s: float | None = None) -> None:
+        """Keep `span_s` seconds; by default what a window takes, and a little more because states arrive late."""
+        self._span_s = config.history_steps / config.rate_hz + 0.5 if span_s is None else span_s
         self.config = config
         self.text = ""
         self.clear()
@@ -90,7 +92,15 @@ class Memory:
         """All that the model takes, at the time of the newest state. Raises RefusedError saying what is missing."""
         config, now = self.config, self._states[-1]
         grid = past_grid(now.stamp_ns, config.history_steps, config.rate_hz)
-        body = np.zeros((config.history_steps, config.values))
+        body, known = self.body_at(grid)
+        if not (known["left"] or known["right"]):
+            raise RefusedError(self._why_no_hands(now.stamp_ns))
+        states, previous = self._two_states()
+        return Window(body.astype(np.float32), states, self.text, Known(**known, previous=previous))
+
+    def body_at(self, grid: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, bool]]:
+        """Wrists and joints (G, V) at ascending times (G,), and which of "joints", "left", "right" are known."""
+        body = np.zeros((len(grid), self.config.values))
         joints = self._resampled(self._rows, grid)
         known = {"joints": False, "left": False, "right": False}
         if joints is not None:
@@ -104,10 +114,11 @@ class Memory:
             if wrist is not None:
                 known[side] = True
                 body[:, 3 * index : 3 * index + 3] = wrist
-        if not (known["left"] or known["right"]):
-            raise RefusedError(self._why_no_hands(now.stamp_ns))
-        states, previous = self._two_states()
-        return Window(body.astype(np.float32), states, self.text, Known(**known, previous=previous))
+        return body, known
+
+    def newest_ns(self) -> int:
+        """Time of the newest joints or wrist; 0 before any."""
+        return max((track[-1][0] for track in (self._rows, *self._wrists.values()) if track), default=0)
 
     def _wrist(self, side: str, joints: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         arm = arm_for(self.config.joint_names, side)
@@ -170,5 +181,4 @@ class Memory:
             track.popleft()
 
     def _span_ns(self) -> int:
-        # A state is some tens of milliseconds late, so joints are kept a little longer than the window.
-        return round((self.config.history_steps / self.config.rate_hz + 0.5) * 1e9)
+        return round(self._span_s * 1e9)

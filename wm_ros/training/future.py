@@ -1,0 +1,268 @@
+"""Training of `future`: the linear path in closed form, then both stages together, each on its own loss.
+
+Stage II needs a trajectory to draw frames on. Half of its examples get the true one and half that of stage I, as at
+run time, so stage I is trained in the same run; its forecasts reach stage II without gradients. The autoencoder is
+that of the state bundle and stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights
+from wm_ros.future import model as bundles
+from wm_ros.future.baselines import constant_velocity
+from wm_ros.future.config import FutureConfig
+from wm_ros.future.frames import Scene
+from wm_ros.future.model import FutureModel
+from wm_ros.future.trajectory import drop_modalities, trajectory_loss
+from wm_ros.nn.ema import Ema
+from wm_ros.nn.image_quality import psnr
+from wm_ros.nn.preprocessing import to_tensor
+from wm_ros.paths import bundle_path
+from wm_ros.state.config import StateModelConfig
+from wm_ros.state.model import StateModel
+from wm_ros.training.future_card import write_card
+from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, gather
+from wm_ros.training.task import RunInfo, Task, TrainConfig
+from wm_ros.training.windows import align, split_episodes, with_tokens
+
+RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+DETAIL_SCALES = (0.01, 0.02, 0.04, 0.08, 0.16)
+MIN_SPREAD = 1e-3  # m and rad; what hardly moves must not dominate the loss
+
+
+class FutureTrainConfig(TrainConfig):
+    """`config/train/future.yaml`.
+
+    Attributes:
+        state_bundle: whose tokens and autoencoder to use. validation: share of episodes held out.
+        frames_batch: examples of each batch that stage II learns from (it costs twenty times stage I).
+        modality_dropout: share of examples that lack joints, a hand or the previous state.
+        painted: validation examples for which frames are painted.
+    """
+
+    model: FutureConfig = FutureConfig()
+    state_bundle: str = "state-lite"
+    validation: float = 0.08
+    validation_windows: int = 512
+    frames_batch: int = 16
+    modality_dropout: float = 0.08
+    modes_weight: float = 0.2
+    ema_decay: float = 0.998
+    painted: int = 48
+
+
+class FutureTask(Task):
+    """Stages I and II of `wm_ros.future`."""
+
+    name = "future"
+    config_type = FutureTrainConfig
+    config: FutureTrainConfig
+
+    # ------------------------------------------------------------------ data
+
+    def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
+        bundle, state = _state_model(bundle_path(self.config.state_bundle))
+        config = self.config.model.model_copy(
+            update={
+                "state_bundle": bundle.name,
+                "state_bundle_sha256": bundle.weights_sha256,
+                "state_tokens": bundle.model.tokens,
+                "state_width": bundle.model.token_width,
+                "autoencoder": bundle.model.autoencoder,
+            }
+        )
+        cache = self.work_dir / "cache"
+        size = {"width": config.image_width, "height": config.image_height}
+        aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
+        tokens = [with_tokens(each, _map(state.encode), bundle.weights_sha256) for each in aligned]
+        key = bundle.weights_sha256 + " latents"
+        latents = [with_tokens(each, _map(state.autoencoder.encode), key) for each in aligned]
+        split = [split_episodes(len(each.episodes), self.config.validation, seed) for each in aligned]
+        data = gather(tokens, latents, split)
+        episodes = data.episodes(data.training)
+        mean_steps = float(np.mean([len(body) for body in episodes]))
+        config = config.model_copy(update={"mean_episode_s": mean_steps / config.rate_hz})
+        train = FutureWindows(config, data, data.training)
+        validation = FutureWindows(
+            config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
+        )
+        self._build(config, state)
+        self.model.phase.fit([torch.nan_to_num(body) for body in episodes], config.rate_hz, config.mean_episode_s)
+        self._fit_constants(train, validation)
+        self.modules["ema"] = Ema(self.model, self.config.ema_decay)
+        self._validation = validation
+        self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
+        return train, validation
+
+    def _build(self, config: FutureConfig, state: StateModel) -> None:
+        self.model = FutureModel(config)
+        self.model.autoencoder.load_state_dict(state.autoencoder.state_dict())
+        self.model.autoencoder.requires_grad_(False)
+        self.modules["model"] = self.model
+
+    @torch.no_grad()
+    def _fit_constants(self, train: FutureWindows, validation: FutureWindows) -> None:
+        """Means and spreads, and the linear path, from windows of the training set."""
+        norm, config = self.model.norm, self.model.config
+        chosen = range(0, len(train), max(1, len(train) // 20_000))
+        rows = [{k: train[i][k] for k in ("body", "future", "there")} for i in chosen]
+        body, future, there = (torch.stack([row[k] for row in rows]) for k in ("body", "future", "there"))
+        whole = there.all(1)
+        norm.body_mean.copy_(body[:, -1].mean(0))
+        norm.body_std.copy_(body[:, -1].std(0).clamp(min=MIN_SPREAD))
+        data, steps = train.data, torch.from_numpy(train.index)
+        norm.state_mean.copy_(data.states[steps].mean(0))
+        norm.state_std.copy_(data.states[steps].std(0).clamp(min=1e-4))
+        some = steps[:: max(1, len(steps) // 4000)]
+        now = data.latents[some].float()
+        norm.latent_mean.copy_(now.mean((0, 2, 3)))
+        norm.latent_std.copy_(now.std((0, 2, 3)).clamp(min=1e-4))
+        for index, step in enumerate(config.frame_steps):
+            later = data.latents[torch.minimum(some + step, data.last[some])].float()
+            norm.change_std[index] = (later - now).std((0, 2, 3)).clamp(min=1e-4)
+        held = [{k: validation[i][k] for k in ("body", "future", "there")} for i in range(len(validation))]
+        past, truth, seen = (torch.stack([row[k] for row in held]) for k in ("body", "future", "there"))
+        base = self.model.trajectory.base
+
+        def error(strength: float) -> float:
+            base.fit(body[whole], future[whole], strength)
+            return float(_ade_mm(base(past), truth, seen, config.rate_hz, 0.5).mean())
+
+        base.fit(body[whole], future[whole], min(RIDGE_STRENGTHS, key=error))
+        left_open = (future - base(body))[whole].std(0)
+        norm.step_std.copy_(left_open.clamp(min=MIN_SPREAD))
+
+    # ------------------------------------------------------------------ learning
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def loss(self, batch: Item, step: int) -> dict[str, Tensor]:
+        model = self.model
+        model.autoencoder.eval()
+        inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
+        forecast = model.trajectory(inputs)
+        losses = trajectory_loss(forecast, batch["future"], batch["there"], model.norm, model.trajectory.log_spread)
+        # One horizon per step, each example where the episode lasts that long.
+        index = int(torch.randint(len(model.config.frame_steps), ()))
+        lasts = batch["there"][:, model.config.frame_steps[index] - 1].nonzero()[:, 0][: self.config.frames_batch]
+        total = losses["hands"] + losses["joints"] + self.config.modes_weight * losses["modes"]
+        if len(lasts):
+            few = {name: value[lasts] for name, value in batch.items()}
+            foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5
+            path = torch.where(foreseen, forecast.body[lasts].detach(), few["future"])
+            scene = Scene.of(batch_of(few), few["latent"])
+            losses["frames"] = model.frames.loss(scene, path, few["latents"], index)
+            total = total + losses["frames"]
+        return {"loss": total, **losses}
+
+    def after_step(self, step: int) -> None:
+        self.modules["ema"].update(self.model)  # type: ignore[operator]
+
+    # ------------------------------------------------------------------ judging
+
+    @property
+    def _average(self) -> FutureModel:
+        model = self.modules["ema"].average
+        assert isinstance(model, FutureModel)
+        return model
+
+    def validate(self, batches: Iterable[Item]) -> dict[str, float]:
+        """Hand ADE at 0.5 s and 1 s (mm) beside its baselines, PSNR (dB) of painted frames beside the last one."""
+        model, rate = self._average.eval(), self.model.config.rate_hz
+        totals: dict[str, list[Tensor]] = {}
+        left = self.config.painted
+        for batch in batches:
+            forecast = model.trajectory(batch_of(batch))
+            guesses = {
+                "": forecast.body,
+                "_ridge": model.trajectory.base(batch["body"]),
+                "_velocity": constant_velocity(batch["body"], model.config.horizon_steps),
+            }
+            for suffix, guess in guesses.items():
+                for horizon in (0.5, 1.0):
+                    ade = _ade_mm(guess, batch["future"], batch["there"], rate, horizon)
+                    totals.setdefault(f"ade_{horizon}s{suffix}", []).append(ade)
+            if left > 0:
+                few = cut(batch, left)
+                left -= len(few["body"])
+                for name, value in _painted(model, few, forecast.body[: len(few["body"])]).items():
+                    totals.setdefault(name, []).append(value)
+        return {name: float(torch.cat(values).mean()) for name, values in totals.items()}
+
+    def export(self, out: Path, run: RunInfo) -> None:
+        model = self._average.eval()
+        model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
+        training = TrainingRecord(
+            command=run.command, data=run.sources, data_licence="; ".join(run.licences), seed=run.seed, steps=run.steps
+        )
+        card = write_card(out.name, model.config, run, self._facts)
+        bundles.save(out, "future-lite", model, training, card)
+
+    @torch.no_grad()
+    def _fitted_detail(self, model: FutureModel) -> Any:
+        """The scale of `keep_detail` with the best frames on held-out episodes."""
+        frames = model.config.frames
+        few = next(iter(DataLoader(self._validation, self.config.painted)))
+        trajectory = model.trajectory(batch_of(few)).body
+
+        def quality(scale: float) -> float:
+            tried = frames.model_copy(update={"detail_scale": scale})
+            model.config = model.config.model_copy(update={"frames": tried})
+            return float(_painted(model, few, trajectory)["psnr"].mean())
+
+        return frames.model_copy(update={"detail_scale": max(DETAIL_SCALES, key=quality)})
+
+
+def _painted(model: FutureModel, batch: Item, trajectory: Tensor) -> dict[str, Tensor]:
+    """PSNR (B,) of painted frames over all horizons: on the forecast, on the truth, without, and of the last frame."""
+    scene = Scene.of(batch_of(batch), model.autoencoder.encode(batch["image"]))
+    truth, count = batch["images"], len(batch["image"])
+
+    def quality(images: Tensor) -> Tensor:
+        return psnr(images.flatten(0, 1), truth.flatten(0, 1)).view(count, -1).mean(1)
+
+    return {
+        "psnr": quality(model.paint(batch["image"], scene, trajectory)),
+        "psnr_true": quality(model.paint(batch["image"], scene, batch["future"])),
+        "psnr_none": quality(model.paint(batch["image"], scene, None)),
+        "psnr_last": quality(batch["image"][:, None].expand_as(truth)),
+    }
+
+
+def _ade_mm(guess: Tensor, truth: Tensor, there: Tensor, rate_hz: float, horizon_s: float) -> Tensor:
+    """Mean distance of the right wrist up to the horizon, millimetres, of the windows that last that long."""
+    steps = int(horizon_s * rate_hz + 1e-6)
+    lasts = there[:, steps - 1]
+    return (guess - truth)[lasts, :steps, 3:6].norm(dim=-1).mean(1) * 1e3
+
+
+def _state_model(path: Path) -> tuple[BundleConfig[StateModelConfig], StateModel]:
+    config, tensors = load_bundle(path, "state", StateModelConfig)
+    model = StateModel(config.model)
+    load_weights(model, tensors, "model", path)
+    return config, model.eval().requires_grad_(False)
+
+
+def _map(encode: Any) -> Any:
+    """Images (B, H, W, 3) uint8 → arrays, through a module's function of tensors."""
+
+    @torch.no_grad()
+    def mapped(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        out: NDArray[np.float32] = encode(to_tensor(frames)).numpy()
+        return out
+
+    return mapped
+
+
+TASK = FutureTask

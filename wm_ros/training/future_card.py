@@ -1,0 +1,52 @@
+"""The model card of a `future` bundle."""
+
+from __future__ import annotations
+
+from wm_ros.future.config import FutureConfig
+from wm_ros.training.task import RunInfo
+
+CARD = """# {name}: hands, joints and frames to come
+
+Stage I is a transformer over two states, the instruction and the past {history:.1f} s of wrists and joints; it
+corrects a linear path (ridge) and gives both wrists and all joints over {horizon:.1f} s, with {modes} sampled modes of
+the wrists. Stage II paints the frames at {frames} s on that trajectory: causal cross-attention, then a Stable
+Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The frames shown are the conditional mean
+(one step, no noise).
+
+Input: state tokens of the bundle `{state}` (weights {sha:.12}…; tokens of another encoder mean nothing to it), joint
+positions of {joints} joints by name, the image, the instruction (may be absent). No commands are used.
+
+Training: {command}
+Data: {sources}. Licence of the data: {licences}. {episodes} episodes, {windows} windows; {held_out} episodes held out.
+Steps {steps}, seed {seed}.
+
+On the held-out episodes (right wrist, all frames; PSNR over all horizons):
+
+{table}
+
+Limits: wrists are where the kinematics of the Unitree G1's arms say; another robot needs `hand_<side>` paths in the
+torso frame, and its joints are not forecast. Grasped objects are seen, not felt: contact is foreseen poorly. Weights
+are under Apache-2.0.
+"""
+
+
+def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, int]) -> str:
+    """The text of `CARD.md`."""
+    rows = "\n".join(f"| {key} | {value:.2f} |" for key, value in sorted(run.log.items()))
+    return CARD.format(
+        name="future-lite" if name == "bundle" else name,
+        history=config.history_steps / config.rate_hz,
+        horizon=config.horizon_steps / config.rate_hz,
+        modes=config.trajectory.modes,
+        frames=", ".join(f"{h:g}" for h in config.frame_horizons_s),
+        state=config.state_bundle,
+        sha=config.state_bundle_sha256,
+        joints=len(config.joint_names),
+        command=f"`{run.command}`",
+        sources=", ".join(run.sources),
+        licences="; ".join(run.licences),
+        steps=run.steps,
+        seed=run.seed,
+        table=f"| figure | value |\n|---|---|\n{rows}",
+        **facts,
+    )

@@ -1,0 +1,167 @@
+"""What `future` is trained on: windows of body, states and instruction, with the body and the latents that followed.
+
+Arrays of all episodes are held in memory (latents in half precision: 6 kB per image). Windows are those that the
+capability would cut from the same episodes: before its start an episode is at rest, and the previous state is the
+first one until there is an older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wm_ros.future.config import FutureConfig
+from wm_ros.future.history import Batch
+from wm_ros.nn.language import batch_ids
+from wm_ros.nn.preprocessing import to_tensor
+from wm_ros.training.aligned import Aligned
+
+Item = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """All episodes one after another; N steps.
+
+    Attributes:
+        body: (N, V) float32. states: (N, T, D) float32. latents: (N, C, h, w) float16.
+        text: (N,) index into `words` (M, 2, L). first, last: (N,) bounds of the episode of each step.
+        frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 2) source and row.
+        training, validation: numbers of the first steps of the episodes of each side.
+    """
+
+    body: Tensor
+    states: Tensor
+    latents: Tensor
+    text: Tensor
+    words: Tensor
+    first: Tensor
+    last: Tensor
+    frames: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]
+    place: Tensor
+    training: list[int]
+    validation: list[int]
+
+    def episodes(self, starts: Sequence[int]) -> list[Tensor]:
+        """Bodies (L, V) of the episodes that start there."""
+        return [self.body[start : int(self.last[start]) + 1] for start in starts]
+
+
+def gather(
+    tokens: Sequence[Aligned], latents: Sequence[Aligned], split: Sequence[tuple[list[int], list[int]]]
+) -> Recordings:
+    """Join sources.
+
+    Args:
+        tokens, latents: each source with its `tokens`, and the same with latents in their place.
+        split: for each source, the numbers of its episodes for training and for validation.
+    """
+    texts = sorted({text for source in tokens for text in source.texts})
+    first, last, text, place = [], [], [], []
+    sides: tuple[list[int], list[int]] = ([], [])
+    offset = 0
+    for number, source in enumerate(tokens):
+        for episode, (start, end) in enumerate(zip(source.starts[:-1], source.starts[1:], strict=True)):
+            first.append(np.full(end - start, offset + start))
+            last.append(np.full(end - start, offset + end - 1))
+            for side, chosen in zip(sides, split[number], strict=True):
+                if episode in chosen:
+                    side.append(int(offset + start))
+        text.append(np.array([texts.index(t) for t in source.texts])[np.asarray(source["text"])])
+        place.append(np.stack([np.full(len(source), number), np.arange(len(source))], 1))
+        offset += len(source)
+    bodies = [
+        np.concatenate([np.asarray(source["hands"]).reshape(len(source), 6), np.asarray(source["joints"])], 1)
+        for source in tokens
+    ]
+    return Recordings(
+        body=torch.from_numpy(np.concatenate(bodies).astype(np.float32)),
+        states=torch.from_numpy(np.concatenate([np.asarray(source["tokens"]) for source in tokens])),
+        latents=torch.cat([torch.from_numpy(np.asarray(source["tokens"])).half() for source in latents]),
+        text=torch.from_numpy(np.concatenate(text)),
+        words=batch_ids(texts),
+        first=torch.from_numpy(np.concatenate(first)),
+        last=torch.from_numpy(np.concatenate(last)),
+        frames=[source["frames"] for source in tokens],
+        place=torch.from_numpy(np.concatenate(place)),
+        training=sides[0],
+        validation=sides[1],
+    )
+
+
+class FutureWindows(Dataset[Item]):
+    """Items: body (H, V), states (2, T, D), words, known (4,); future (F, V), there (F,) bool: within the episode;
+    latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s. With `images`: image (3, H, W) of
+    now and images (K, 3, H, W) to come, in 0..1.
+
+    Args:
+        starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
+        limit: at most so many windows, drawn evenly at random (None: all, in order).
+    """
+
+    def __init__(
+        self,
+        config: FutureConfig,
+        recordings: Recordings,
+        starts: Sequence[int],
+        *,
+        skip: int = 5,
+        limit: int | None = None,
+        seed: int = 0,
+        images: bool = False,
+    ) -> None:
+        self.config, self.data, self.images = config, recordings, images
+        spans = [np.arange(start, int(recordings.last[start]) + 1 - skip) for start in starts]
+        self.index = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+        if limit is not None and limit < len(self.index):
+            self.index = np.random.default_rng(seed).permutation(self.index)[:limit]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, item: int) -> Item:
+        config, data, now = self.config, self.data, int(self.index[item])
+        first, last = int(data.first[now]), int(data.last[now])
+        past = torch.arange(now - config.history_steps + 1, now + 1).clamp(min=first)
+        ahead = torch.arange(now + 1, now + config.horizon_steps + 1)
+        due = torch.tensor([now + step for step in config.frame_steps]).clamp(max=last)
+        previous = max(now - config.state_gap_steps, first)
+        body = data.body[past]
+        row = {
+            "body": torch.nan_to_num(body),
+            "states": data.states[[previous, now]],
+            "words": data.words[data.text[now]],
+            "known": self._known(body, now > first),
+            "future": torch.nan_to_num(data.body[ahead.clamp(max=last)]),
+            "there": ahead <= last,
+            "latent": data.latents[now].float(),
+            "latents": data.latents[due].float(),
+            "elapsed_s": torch.tensor((now - first) / config.rate_hz),
+        }
+        if self.images:
+            shown = [self._image(step) for step in (now, *due.tolist())]
+            row |= {"image": shown[0], "images": torch.stack(shown[1:])}
+        return row
+
+    def _known(self, body: Tensor, previous: bool) -> Tensor:
+        there = torch.isfinite(body).all(0)
+        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous)])
+
+    def _image(self, step: int) -> Tensor:
+        source, row = self.data.place[step].tolist()
+        return to_tensor(np.asarray(self.data.frames[source][row]))
+
+
+def batch_of(item: Item) -> Batch:
+    """The model's input of collated items."""
+    return Batch(item["body"], item["states"], item["words"], item["known"])
+
+
+def cut(item: Item, count: int) -> Item:
+    """The first `count` examples."""
+    return {name: value[:count] for name, value in item.items()}
