@@ -169,7 +169,7 @@ class Policy(Capability):
         if self._bev.newest_ns is not None:
             values, _, bev_ns = self._bev.at([now_ns])
             bev = self._batch(values[0])
-            bev_pad = self._batch(np.asarray(abs(now_ns - bev_ns) > config.stale_s * 1e9))
+            bev_pad = torch.tensor([abs(now_ns - bev_ns) > config.stale_s * 1e9], device=self.device)
         seen = Observation(
             self._batch(joints),
             self._batch(joints_pad),
@@ -182,4 +182,4 @@ class Policy(Capability):
         return seen, ""
 
     def _batch(self, array: NDArray[np.float32] | NDArray[np.bool_]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array))[None].to(self.device)
+        return torch.from_numpy(array)[None].to(self.device)

@@ -1,0 +1,161 @@
+"""How `policy` is scored: its chunks against what was commanded, beside baselines that see what it sees.
+
+`action_mae@h`: mean absolute error in rad over the joints of the bundle and over all steps of the chunk up to h, as
+they would be executed. Truth is the command in force at each step's stamp; predictions whose steps reach beyond the
+last command are left out. All methods, `hold` too, see measured joints and no command. `hold_command`, which repeats
+the last command, sees more than the model and stands beside it as a stricter yardstick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wm_ros.bundle import load_bundle, select
+from wm_ros.evaluation.scorer import Metric, Scorer, Scores
+from wm_ros.policy import baselines
+from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.history import TOLERANCE_NS, History, grid_ns
+from wm_ros.types import ActionChunk, JointCommand, Joints, PolicyPrediction, Prediction, Sample
+
+HORIZONS_S = (0.2, 0.5, 1.0)
+METHODS = ("model", "hold", "hold_command", "constant_velocity", "phase", "ridge")
+Double = NDArray[np.float64]
+
+
+class PolicyScorer(Scorer):
+    """Collects commands, joints and chunks of one episode."""
+
+    name = "policy"
+
+    def __init__(self, bundle: Path) -> None:
+        config, tensors = load_bundle(bundle, self.name, PolicyModelConfig)
+        self.model = config.model
+        self.fitted = {name: value.double().numpy() for name, value in select(tensors, "baseline").items()}
+        self._columns: dict[tuple[str, ...], NDArray[np.int64] | None] = {}
+        self._history = History(self.model.joint_history / self.model.rate_hz + 1.0)
+        self._commands: list[tuple[int, NDArray[np.float32]]] = []
+        self._chunks: list[ActionChunk] = []
+        self._seen: list[NDArray[np.float32]] = []
+        self._first_ns, self._last_ns = 0, 0
+
+    def observe(self, sample: Sample) -> None:
+        """Joints are history and commands truth; both say how long the episode is."""
+        if not isinstance(sample, Joints):
+            return
+        self._first_ns = min(self._first_ns or sample.stamp_ns, sample.stamp_ns)
+        self._last_ns = max(self._last_ns, sample.stamp_ns)
+        columns = self._place(sample.names)
+        if columns is None or not np.isfinite(position := sample.position_rad[columns].astype(np.float32)).all():
+            return
+        if isinstance(sample, JointCommand):
+            self._commands.append((sample.stamp_ns, position))
+        else:
+            self._history.add(sample.stamp_ns, position)
+
+    def predict(self, prediction: Prediction) -> None:
+        """Keep the chunk, and the joints that it was made from."""
+        if not isinstance(prediction, PolicyPrediction) or self._history.newest_ns is None:
+            return
+        back = list(range(self.model.joint_history - 1, -1, -1))
+        joints, _, _ = self._history.at(grid_ns(prediction.stamp_ns, back, self.model.rate_hz))
+        self._chunks.append(prediction.chunk)
+        self._seen.append(joints)
+
+    def finish(self) -> Scores:
+        """Errors of every method on the predictions whose commands are all known."""
+        if not self._chunks or not self._commands:
+            return Scores()
+        stamps = np.asarray([chunk.stamp_ns for chunk in self._chunks])
+        offsets_s = self._chunks[0].offsets_s
+        due = stamps[:, None] + np.rint(offsets_s * 1e9).astype(np.int64)
+        truth, known = self._commanded(due)
+        methods = self._methods(stamps, offsets_s)
+        scores = Scores(rows=[{"stamp_ns": int(stamp)} for stamp in stamps])
+        for horizon in HORIZONS_S:
+            steps = int(np.sum(offsets_s <= horizon + 1e-6))
+            scored = known[:, :steps].all(1)
+            if not steps or not scored.any():
+                continue
+            errors = {m: np.abs(chunk - truth)[:, :steps].mean((1, 2)) for m, chunk in methods.items()}
+            key = f"action_mae@{horizon:g}s"
+            scores.metrics.append(Metric(key, "rad", "lower", {m: e[scored][:, None] for m, e in errors.items()}))
+            for index in np.flatnonzero(scored):
+                scores.rows[index][key] = float(errors["model"][index])
+        scores.rows = [row for row in scores.rows if len(row) > 1]
+        scores.pictures["action chunks against what was commanded"] = self._picture(stamps, methods["model"])
+        return scores
+
+    # ------------------------------------------------------------------------- parts
+
+    def _place(self, names: tuple[str, ...]) -> NDArray[np.int64] | None:
+        """Columns of the bundle's joints among `names`, None where one is missing."""
+        if names not in self._columns:
+            place = {name: index for index, name in enumerate(names)}
+            there = all(name in place for name in self.model.joint_names)
+            self._columns[names] = np.asarray([place[n] for n in self.model.joint_names]) if there else None
+        return self._columns[names]
+
+    def _commanded(self, due_ns: NDArray[np.int64]) -> tuple[Double, NDArray[np.bool_]]:
+        """Command in force at each stamp (..., J), and whether it is known."""
+        stamps = np.asarray([stamp for stamp, _ in self._commands])
+        place = np.searchsorted(stamps, due_ns + TOLERANCE_NS, side="right") - 1
+        positions = np.stack([position for _, position in self._commands]).astype(np.float64)
+        return positions[np.maximum(place, 0)], (place >= 0) & (due_ns <= stamps[-1] + TOLERANCE_NS)
+
+    def _methods(self, stamps: NDArray[np.int64], offsets_s: Double) -> dict[str, Double]:
+        """Chunks (n, F, J) of the model and of each baseline."""
+        joints = np.stack(self._seen).astype(np.float64)
+        steps = len(offsets_s)
+        length_s = max((self._last_ns - self._first_ns) / 1e9, 1e-9)
+        now = (stamps - self._first_ns) / 1e9
+        last_command, sent = self._commanded(stamps)
+        last_command = np.where(sent[:, None], last_command, joints[:, -1])
+        chunks = (
+            np.stack([chunk.position_rad for chunk in self._chunks]).astype(np.float64),
+            baselines.hold(joints, steps),
+            np.repeat(last_command[:, None], steps, axis=1),
+            baselines.constant_velocity(joints, steps),
+            baselines.phase_way(
+                joints[:, -1],
+                now / length_s,
+                (now[:, None] + offsets_s) / length_s,
+                self.fitted["phase_measured"],
+                self.fitted["phase_commanded"],
+            ),
+            baselines.ridge(joints, self.fitted["ridge"]),
+        )
+        return dict(zip(METHODS, chunks, strict=True))
+
+    def _picture(self, stamps: NDArray[np.int64], chunks: Double) -> NDArray[np.uint8]:
+        """The six joints that moved most: what was commanded, and every seventh chunk."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        times = np.asarray([stamp for stamp, _ in self._commands])
+        commanded = np.stack([position for _, position in self._commands])
+        most = np.sort(np.argsort(-np.ptp(commanded, axis=0), kind="stable")[:6])
+        figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        start = times[0]
+        offsets: Any = self._chunks[0].offsets_s
+        for panel, joint in zip(figure.subplots(2, 3, sharex=True).flat, most, strict=False):
+            panel.plot((times - start) / 1e9, commanded[:, joint], color="black", linewidth=1.5, label="commanded")
+            for index in range(0, len(stamps), 7):
+                label = "chunk" if index == 0 else None
+                at_s = (stamps[index] - start) / 1e9 + offsets
+                panel.plot(at_s, chunks[index, :, joint], color="tab:orange", linewidth=0.8, alpha=0.8, label=label)
+            panel.set_title(self.model.joint_names[joint], fontsize=8)
+            panel.tick_params(labelsize=7)
+            panel.set_ylabel("rad", fontsize=7)
+        figure.axes[0].legend(fontsize=7)
+        figure.supxlabel("seconds", fontsize=8)
+        canvas.draw()
+        picture: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        return picture
+
+
+SCORER = PolicyScorer
