@@ -1,0 +1,268 @@
+"""Triangle meshes of the tabletop scene: solids of revolution, boxes, objects to grasp, and the robot's arms and hands.
+
+A `Part` is rigid: the renderer moves it by one pose per frame. Lengths in metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wm_ros.kinematics import Arm, rotation
+
+Double = NDArray[np.float64]
+
+PLAIN, TABLE = 0, 1
+_SIDES = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rigid mesh in its own frame.
+
+    Attributes:
+        vertices, normals: (V, 3). triangles: (T, 3) int64, counter-clockwise from outside.
+        colours: (T, 3) linear albedo 0..1. texture: PLAIN, or TABLE where the table's texture replaces `colours`.
+    """
+
+    vertices: Double
+    normals: Double
+    triangles: NDArray[np.int64]
+    colours: Double
+    texture: int = PLAIN
+
+
+def lathe(profile: ArrayLike, colours: ArrayLike, sides: int = _SIDES) -> Part:
+    """Turn a profile about z.
+
+    Args:
+        profile: (P, 2) radius and height, from the bottom up along the outside.
+        colours: (P - 1, 3), one for each band between neighbouring rows.
+    """
+    outline, paint = np.asarray(profile, np.float64), np.asarray(colours, np.float64)
+    angle = 2 * np.pi * np.arange(sides) / sides
+    around = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    vertices, normals, triangles, colour = [], [], [], []
+    for (low, high), tint in zip(zip(outline[:-1], outline[1:], strict=True), paint, strict=True):
+        slope = np.array([high[1] - low[1], low[0] - high[0]])
+        slope /= max(float(np.linalg.norm(slope)), 1e-12)
+        start = len(vertices) * 2 * sides
+        ring = [np.column_stack([around * r, np.full(sides, z)]) for r, z in (low, high)]
+        vertices.append(np.concatenate(ring))
+        normals.append(np.tile(np.column_stack([around * slope[0], np.full(sides, slope[1])]), (2, 1)))
+        i, j = np.arange(sides), (np.arange(sides) + 1) % sides
+        band = [t for t, r in (((i, j, j + sides), low[0]), ((i, j + sides, i + sides), high[0])) if r > 1e-9]
+        triangles += [start + np.stack(corner, axis=-1) for corner in band]
+        colour.append(np.tile(tint, (sides * len(band), 1)))
+    return Part(*(np.concatenate(rows) for rows in (vertices, normals, triangles, colour)))
+
+
+def box(size_m: ArrayLike, colour: ArrayLike, texture: int = PLAIN) -> Part:
+    """A box around the origin; `size_m` (3,) are its edges."""
+    half = np.asarray(size_m, np.float64) / 2
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float64)
+    vertices, normals, triangles = [], [], []
+    for axis in range(3):
+        for sign in (-1.0, 1.0):
+            face = np.empty((4, 3))
+            face[:, axis] = sign
+            face[:, [(axis + 1) % 3, (axis + 2) % 3]] = corners if sign > 0 else corners[::-1]
+            triangles += [np.array([(0, 1, 2), (0, 2, 3)]) + 4 * len(vertices)]
+            vertices.append(face * half)
+            normals.append(np.tile(sign * np.eye(3)[axis], (4, 1)))
+    joined = np.concatenate(triangles)
+    return Part(
+        np.concatenate(vertices),
+        np.concatenate(normals),
+        joined,
+        np.tile(np.asarray(colour), (len(joined), 1)),
+        texture,
+    )
+
+
+def capsule(start: ArrayLike, end: ArrayLike, radius_m: float, colour: ArrayLike, thinner: float = 1.0) -> Part:
+    """A rounded rod between two points; at its end the radius is `thinner` times that at its start."""
+    a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    length = float(np.linalg.norm(b - a))
+    tip = radius_m * thinner
+    arc = np.radians([-90, -50, -20, 0])
+    low = np.column_stack([radius_m * np.cos(arc), radius_m * np.sin(arc)])
+    high = np.column_stack([tip * np.cos(arc), length - tip * np.sin(arc)])[::-1]
+    profile = np.concatenate([low, high])
+    profile[[0, -1], 0] = 0.0
+    rod = _round(lathe(profile, np.tile(np.asarray(colour), (len(profile) - 1, 1)), sides=10), radius_m, tip, length)
+    turn = _to_axis((b - a) / max(length, 1e-12))
+    return Part(rod.vertices @ turn.T + a, rod.normals @ turn.T, rod.triangles, rod.colours)
+
+
+def moved(part: Part, offset: ArrayLike, turn: Double | None = None) -> Part:
+    """The part turned, then shifted, within its own frame."""
+    matrix = np.eye(3) if turn is None else turn
+    return Part(
+        part.vertices @ matrix.T + np.asarray(offset),
+        part.normals @ matrix.T,
+        part.triangles,
+        part.colours,
+        part.texture,
+    )
+
+
+def merged(*parts: Part) -> Part:
+    """Several plain parts as one."""
+    starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
+    return Part(
+        np.concatenate([part.vertices for part in parts]),
+        np.concatenate([part.normals for part in parts]),
+        np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=True)]),
+        np.concatenate([part.colours for part in parts]),
+    )
+
+
+# ----------------------------------------------------------------------------- objects
+
+
+@dataclass(frozen=True)
+class Solid:
+    """An object to grasp. Its frame stands on the table: origin at the middle of its foot, z up.
+
+    Attributes:
+        radius_m: half of its width where the hand closes. height_m: its height. grip_m: height of the hand's grip.
+    """
+
+    part: Part
+    radius_m: float
+    height_m: float
+    grip_m: float
+
+
+def solid(kind: str, radius_m: float, height_m: float, colour: Double, trim: Double) -> Solid:
+    """Make a "can", "box", "ball", "bottle" or "cup" of `colour`, with details in `trim`."""
+    r, h = radius_m, height_m
+    if kind == "ball":
+        turn = np.radians(np.linspace(-90, 90, 11))
+        ring = np.column_stack([r * np.cos(turn), r + r * np.sin(turn)])
+        ring[[0, -1], 0] = 0.0
+        ball = lathe(ring, np.tile(colour, (10, 1)))
+        smooth = Part(ball.vertices, (ball.vertices - (0, 0, r)) / r, ball.triangles, ball.colours)
+        return Solid(smooth, r, 2 * r, r)
+    if kind == "box":
+        lid = moved(box((2 * r, 2 * r, 0.12 * h), trim), (0, 0, 0.94 * h))
+        return Solid(merged(moved(box((2 * r, 2 * r, 0.88 * h), colour), (0, 0, 0.44 * h)), lid), r, h, 0.5 * h)
+    if kind == "can":
+        profile = [(0, 0), (r, 0), (r, 0.3 * h), (r, 0.62 * h), (r, 0.95 * h), (0.9 * r, h), (0, h)]
+        return Solid(lathe(profile, [colour, colour, trim, colour, colour, 0.8 * colour + 0.2]), r, h, 0.5 * h)
+    if kind == "bottle":
+        profile = [(0, 0), (r, 0), (r, 0.25 * h), (r, 0.5 * h), (r, 0.62 * h), (0.4 * r, 0.8 * h), (0.4 * r, 0.88 * h)]
+        cap = [(0.46 * r, 0.88 * h), (0.46 * r, h), (0, h)]
+        return Solid(lathe(profile + cap, [colour] * 2 + [trim] + [colour] * 4 + [trim] * 2), r, h, 0.38 * h)
+    profile = [(0, 0), (0.8 * r, 0), (r, h), (0.92 * r, h), (0.74 * r, 0.06 * h), (0, 0.06 * h)]
+    return Solid(lathe(profile, [colour, colour, colour, 0.55 * colour, 0.45 * colour]), 0.92 * r, h, 0.5 * h)
+
+
+# ----------------------------------------------------------------------------- arms and hands
+
+_KNUCKLES_M = ((0.112, 0.028), (0.118, 0.0095), (0.116, -0.0095), (0.109, -0.028))  # x, z; index to little finger
+_PHALANGES_M = (0.042, 0.036)
+_THUMB_M = (0.045, 0.036)
+
+
+def arm_parts(arm: Arm, shell: Double, metal: Double, dark: Double) -> list[tuple[int, Part]]:
+    """The links of an arm as (number of the joint frame that carries it, part)."""
+    reach = [arm.offsets_m[i] for i in range(7)]
+    return [
+        (1, capsule((0, 0, 0), reach[2], 0.045, dark)),
+        (2, capsule((0, 0, 0), reach[3], 0.042, metal)),
+        (
+            3,
+            merged(capsule((0, 0, 0), 0.55 * reach[4], 0.036, metal), capsule((0, -0.03, 0), (0, 0.03, 0), 0.03, dark)),
+        ),
+        (
+            4,
+            merged(
+                capsule(-0.35 * reach[4], (0.02, 0, 0), 0.03, metal), capsule((0.0, 0, 0), (0.012, 0, 0), 0.033, shell)
+            ),
+        ),
+        (5, capsule((0, 0, 0), reach[6], 0.027, dark)),
+        (6, capsule((0, 0, 0), (0.03, 0, 0), 0.026, metal)),
+    ]
+
+
+def hand_parts(shell: Double, dark: Double) -> list[Part]:
+    """Palm, four fingers of two phalanges, thumb of two: eleven parts, in the order of `hand_frames`."""
+    palm = merged(
+        moved(box((0.082, 0.026, 0.072), dark), (0.07, 0, 0)),
+        capsule((0.04, 0, 0.02), (0.1, 0, 0.024), 0.017, shell),
+        capsule((0.04, 0, -0.016), (0.1, 0, -0.024), 0.017, dark),
+    )
+    fingers = [
+        part
+        for _ in _KNUCKLES_M
+        for part in (
+            capsule((0, 0, 0), (_PHALANGES_M[0], 0, 0), 0.009, shell),
+            capsule((0, 0, 0), (_PHALANGES_M[1], 0, 0), 0.0085, dark, 0.8),
+        )
+    ]
+    thumb = [
+        capsule((0, 0, 0), (_THUMB_M[0], 0, 0), 0.0115, shell),
+        capsule((0, 0, 0), (_THUMB_M[1], 0, 0), 0.01, dark, 0.8),
+    ]
+    return [palm, *fingers, *thumb]
+
+
+def hand_frames(fingers: Double, side: str) -> Double:
+    """Poses (…, 11, 4, 4) of a hand's parts in the wrist frame.
+
+    Args:
+        fingers: (…, 6) hand joints in the order of `kinematics.HAND_JOINTS`, 1 = open, 0 = closed.
+    """
+    inward = 1.0 if side == "right" else -1.0  # the palm looks along +y on the right hand
+    curl = 1.0 - np.clip(fingers, 0.0, 1.0)
+    frames = np.zeros((*fingers.shape[:-1], 11, 4, 4))
+    frames[..., :, :, :] = np.eye(4)
+    for i, (x, z) in enumerate(_KNUCKLES_M):
+        bend = curl[..., 3 - i]
+        _chain(
+            frames, 1 + 2 * i, (x, 0.0, z), rotation("z", inward * 1.45 * bend), rotation("z", inward * 1.6 * bend), 0
+        )
+    aside = 1.0 - curl[..., 5]  # 1: beside the palm, 0: opposing the fingers
+    base = rotation("x", inward * (0.35 + 1.0 * aside)) @ rotation("z", np.full(aside.shape, inward * 0.95))
+    bend = curl[..., 4]
+    _chain(
+        frames,
+        9,
+        (0.045, inward * 0.01, 0.022),
+        base @ rotation("z", -inward * 0.35 * bend),
+        rotation("z", -inward * 0.9 * bend),
+        1,
+    )
+    return frames
+
+
+def _chain(
+    frames: Double, first: int, base: tuple[float, float, float], turn: Double, bend: Double, thumb: int
+) -> None:
+    """Fill the frames of a finger's two phalanges."""
+    length = (_PHALANGES_M, _THUMB_M)[thumb][0]
+    frames[..., first, :3, :3] = turn
+    frames[..., first, :3, 3] = base
+    frames[..., first + 1, :3, :3] = turn @ bend
+    frames[..., first + 1, :3, 3] = np.asarray(base) + turn[..., :, 0] * length
+
+
+def _round(rod: Part, radius: float, tip: float, length: float) -> Part:
+    """Normals of a capsule along z, away from its axis."""
+    axis = np.clip(rod.vertices[:, 2], 0.0, length)
+    out = rod.vertices - np.stack([np.zeros_like(axis), np.zeros_like(axis), axis], axis=-1)
+    return Part(
+        rod.vertices, out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9), rod.triangles, rod.colours
+    )
+
+
+def _to_axis(direction: Double) -> Double:
+    """A rotation that turns z into `direction`."""
+    helper = np.eye(3)[int(np.argmin(np.abs(direction)))]
+    x = np.cross(helper, direction)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(direction, x), direction], axis=-1)
