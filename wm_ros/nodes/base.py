@@ -86,7 +86,7 @@ class CapabilityNode(ManagedNode):
 
     def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> bool:
         """Publish it unless it is not finite or something that it needs is silent; `withheld` says which."""
-        missing = [name for name in self._watched() if self.required(name) and self.quiet_s(name) > self.timeout_s]
+        missing = [name for name in self.watched() if self.required(name) and self.quiet_s(name) > self.timeout_s]
         if missing:
             self.withheld = f"'{missing[0]}' is silent"
             return False

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from wm_ros.types import Sample
-
 JUMP_NS = 1_000_000_000  # a stamp this much behind the newest is a clock that jumped back, not a late message
 
 
@@ -36,35 +34,35 @@ class Intake:
 
     Attributes:
         max_age_s: how far a stamp may be from the node's clock; 0: any.
-        newest_ns: newest stamp accepted of each sample type.
+        newest_ns: newest stamp accepted from each source.
     """
 
     max_age_s: float
-    newest_ns: dict[type[Sample], int] = field(default_factory=dict)
+    newest_ns: dict[str, int] = field(default_factory=dict)
 
-    def refusal(self, sample: Sample, now_ns: int) -> str:
-        """Why `sample` must not be used, as '<kind>: <detail>', or ''.
+    def refusal(self, source: str, stamp_ns: int, now_ns: int) -> str:
+        """Why a sample must not be used, as '<kind>: <detail>', or ''.
 
         Args:
             now_ns: the node's clock; 0 while simulated time has not begun, and then no age is known.
         """
-        age_s = (now_ns - sample.stamp_ns) / 1e9
+        age_s = (now_ns - stamp_ns) / 1e9
         if self.max_age_s > 0 and now_ns > 0 and abs(age_s) > self.max_age_s:
             kind = "too old" if age_s > 0 else "ahead of the clock"
             return f"{kind}: {abs(age_s):.1f} s by this node's clock (a bag needs use_sim_time: true)"
-        newest = self.newest_ns.get(type(sample), -1)
-        if newest - JUMP_NS < sample.stamp_ns < newest:
-            return f"out of order: {(newest - sample.stamp_ns) / 1e9:.3f} s before the newest"
-        if sample.stamp_ns == newest:
+        newest = self.newest_ns.get(source)
+        if newest is None or stamp_ns > newest or stamp_ns <= newest - JUMP_NS:
+            return ""
+        if stamp_ns == newest:
             return "repeated: a sample of this stamp was used already"
-        return ""
+        return f"out of order: {(newest - stamp_ns) / 1e9:.3f} s before the newest"
 
-    def jumped_back(self, sample: Sample) -> bool:
+    def jumped_back(self, source: str, stamp_ns: int) -> bool:
         """Whether the stamps have begun anew (a bag played again, a simulator restarted)."""
-        return sample.stamp_ns <= self.newest_ns.get(type(sample), -1) - JUMP_NS
+        return source in self.newest_ns and stamp_ns <= self.newest_ns[source] - JUMP_NS
 
-    def accept(self, sample: Sample) -> None:
-        self.newest_ns[type(sample)] = sample.stamp_ns
+    def accept(self, source: str, stamp_ns: int) -> None:
+        self.newest_ns[source] = stamp_ns
 
     def reset(self) -> None:
         self.newest_ns.clear()

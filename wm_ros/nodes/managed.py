@@ -35,6 +35,11 @@ def message_class(type_name: str) -> Any:
     return getattr(importlib.import_module(f"{package}.{kind}"), name)
 
 
+def channel(topic: str) -> str:
+    """Topics that carry the same measurements: `image/compressed` is `image`."""
+    return topic.removesuffix("/compressed")
+
+
 class ManagedNode(LifecycleNode):
     """Parameters, topics, refusal of bad input, and diagnostics. Subclasses say what a sample is for.
 
@@ -84,9 +89,17 @@ class ManagedNode(LifecycleNode):
         """The topics to subscribe to."""
         return topics.INPUTS[self.name]
 
+    def sample_type(self, topic: Topic) -> type[Sample] | None:
+        """What a message of `topic` becomes."""
+        return topic.sample
+
     def is_trigger(self, topic: Topic) -> bool:
         """Whether only the newest message of `topic` matters."""
         return False
+
+    def watched(self) -> list[str]:
+        """Inputs that are expected to come again and again."""
+        return [name for name, (topic, _) in self._inputs.items() if topic.quality != "latched"]
 
     def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
         """Take a sample that passed all checks. `received_s`: steady time of arrival."""
@@ -236,19 +249,20 @@ class ManagedNode(LifecycleNode):
         """One message: bytes → sample → checks → `on_sample`. Nothing that a message holds takes the node down."""
         received_s = time.monotonic()
         try:
-            sample = messages.decode(topic.type, cdr, self.now_ns(), topic.sample, topic.name)
+            sample = messages.decode(topic.type, cdr, self.now_ns(), self.sample_type(topic), topic.name)
         except MessageError as error:
             self.refuse(topic.name, f"malformed: {error}")
             return
         if not isinstance(sample, Instruction):  # said once, valid until said otherwise
-            reason = self.intake.refusal(sample, self.now_ns())
+            source = channel(topic.name)
+            reason = self.intake.refusal(source, sample.stamp_ns, self.now_ns())
             if reason:
                 self.refuse(topic.name, reason)
                 return
-            if self.intake.jumped_back(sample):
+            if self.intake.jumped_back(source, sample.stamp_ns):
                 self.get_logger().warning(f"'{topic.name}': stamps jumped back; history is cleared")
                 self._forget()
-            self.intake.accept(sample)
+            self.intake.accept(source, sample.stamp_ns)
         self.streaks.good(topic.name)
         self.heard_s[topic.name] = received_s
         self.heard_count[topic.name] = self.heard_count.get(topic.name, 0) + 1
@@ -270,18 +284,13 @@ class ManagedNode(LifecycleNode):
     # ------------------------------------------------------------------ watching
 
     def quiet_s(self, topic: str) -> float:
-        """Seconds since `topic` (or another of the same sample type) gave a usable sample, or since activation."""
-        kind = self._inputs[topic][0].sample
-        names = [name for name, (other, _) in self._inputs.items() if other.sample is kind]
+        """Seconds since `topic` (or its compressed twin) gave a usable sample, or since activation."""
+        names = [name for name in self._inputs if channel(name) == channel(topic)]
         return time.monotonic() - max(self.heard_s.get(name, self._began_s) for name in names)
-
-    def _watched(self) -> list[str]:
-        """Inputs that are expected to come again and again."""
-        return [name for name, (topic, _) in self._inputs.items() if topic.quality != "latched"]
 
     def _watch(self) -> None:
         timeout_s = self._parameter("input_timeout_s")
-        for name in self._watched():
+        for name in self.watched():
             if self.quiet_s(name) <= timeout_s:
                 self.silent.discard(name)
             elif name not in self.silent:
@@ -297,7 +306,7 @@ class ManagedNode(LifecycleNode):
         statuses = [Status(f"{self.name}: lifecycle", level, self.problem or label, {"state": label})]
         if not self.active:
             return statuses
-        quiet = {name: f"{self.quiet_s(name):.2f}" for name in self._watched()}
+        quiet = {name: f"{self.quiet_s(name):.2f}" for name in self.watched()}
         stale = [f"'{name}' for {quiet[name]} s" for name in sorted(self.silent & quiet.keys())]
         counts = {f"{name}_received": str(count) for name, count in sorted(self.heard_count.items())}
         refused = {kind.replace(" ", "_"): str(count) for kind, count in sorted(self.streaks.total.items())}
