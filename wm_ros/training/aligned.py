@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -101,20 +102,17 @@ def with_tokens(aligned: Aligned, tokens_of: FramesToTokens, key: str, batch: in
     """Add `tokens` = `tokens_of(frames)`, computed once per `key` (`weights_sha256` of the state bundle)."""
     path = aligned.folder / f"tokens-{_sha256(key.encode())[:16]}.npy"
     if not path.is_file():
-        parts = path.with_suffix(".part")
-        shape: tuple[int, ...] = ()
-        with parts.open("wb") as file:
-            for first in range(0, len(aligned), batch):
-                tokens = np.ascontiguousarray(
-                    tokens_of(np.asarray(aligned["frames"][first : first + batch])), np.float32
-                )
-                shape = tokens.shape[1:]
-                file.write(tokens.tobytes())
-        target = np.lib.format.open_memmap(path.with_suffix(".tmp"), "w+", np.float32, (len(aligned), *shape))
-        target[:] = np.memmap(parts, np.float32, "r", shape=(len(aligned), *shape))
-        target.flush()
-        path.with_suffix(".tmp").rename(path)
-        parts.unlink()
+        # Two runs may share a cache: each writes under its own name, the last to finish wins with the same values.
+        part = path.with_suffix(f".{os.getpid()}.part")
+        target: NDArray[np.float32] | None = None
+        for first in range(0, len(aligned), batch):
+            tokens = tokens_of(np.asarray(aligned["frames"][first : first + batch]))
+            if target is None:
+                shape = (len(aligned), *tokens.shape[1:])
+                target = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+            target[first : first + len(tokens)] = tokens
+        del target  # closes and writes the file
+        part.rename(path)
     return replace(aligned, arrays={**aligned.arrays, "tokens": np.load(path, mmap_mode="r")})
 
 
@@ -194,7 +192,7 @@ def _row(
 
 
 def _write(folder: Path, listed: list[Episode], names: tuple[str, ...], rate_hz: float, size: tuple[int, int]) -> None:
-    part = folder.with_suffix(".part")
+    part = folder.with_suffix(f".{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     starts, texts = [0], [""]
@@ -221,6 +219,9 @@ def _write(folder: Path, listed: list[Episode], names: tuple[str, ...], rate_hz:
         "layout": columns.layout,
     }
     (part / "meta.json").write_text(json.dumps(meta))
+    if (folder / "meta.json").is_file():  # another run was quicker
+        shutil.rmtree(part)
+        return
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

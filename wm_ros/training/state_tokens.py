@@ -1,4 +1,4 @@
-"""State tokens of aligned frames, by the same `step` that runs on the robot."""
+"""State tokens of aligned frames, by the same preprocessing and model that run on the robot."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_ros.capability import load
-from wm_ros.errors import BundleError
 from wm_ros.paths import bundle_path
+from wm_ros.state import CAPABILITY
 from wm_ros.training.aligned import Aligned, with_tokens
-from wm_ros.types import Frame, StatePrediction
 
 
 def state_tokens(aligned: list[Aligned], bundle: str, device: str = "cpu") -> tuple[list[Aligned], str]:
@@ -22,19 +20,15 @@ def state_tokens(aligned: list[Aligned], bundle: str, device: str = "cpu") -> tu
 
     Returns:
         the sources with tokens, and `weights_sha256` of the bundle.
+
+    Raises:
+        UserError: there is no such bundle, or it is damaged.
     """
     path = bundle_path(bundle)
-    capability = load("state", path, device)
-    capability.wanted = set()  # no picture is drawn back
+    capability = CAPABILITY.from_bundle(path, device)
     sha256 = str(json.loads((path / "config.json").read_text())["weights_sha256"])
 
     def tokens_of(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found = []
-        for rgb in frames:
-            prediction = capability.step(Frame(0, "camera", rgb))
-            if not isinstance(prediction, StatePrediction):
-                raise BundleError(f"bundle '{path}' gives no state: {capability.withheld}; choose another state bundle")
-            found.append(prediction.tokens.tokens)
-        return np.stack(found)
+        return capability.tokenize(np.stack([capability.preprocess(rgb) for rgb in frames]))
 
     return [with_tokens(source, tokens_of, sha256) for source in aligned], sha256
