@@ -89,12 +89,12 @@ class PaintLog:
         for (key, index), methods in found.items():
             at = f"{self.config.frame_horizons_s[index]:.2f}".rstrip("0").ljust(3, "0")
             unit = "dB" if key == "psnr" else "1"
-            columns = {name: np.array(values)[:, None] for name, values in methods.items()}
+            columns = {name: np.array(column)[:, None] for name, column in methods.items()}
             chosen = np.array([moving[stamp] for stamp in stamps[index]])
             for variant, figure in (("", "predicted"), ("_true", "true")):
-                values = {"model": columns[figure], **{name: columns[name] for name in CONTROLS}}
-                metrics.append(Metric(f"frame_{key}{variant}@{at}s", unit, "higher", values))
-                some = {name: column[chosen] for name, column in values.items()}
+                whole = {"model": columns[figure], **{name: columns[name] for name in CONTROLS}}
+                metrics.append(Metric(f"frame_{key}{variant}@{at}s", unit, "higher", whole))
+                some = {name: column[chosen] for name, column in whole.items()}
                 metrics.append(Metric(f"frame_{key}{variant}_moving@{at}s", unit, "higher", some))
                 for stamp, value in zip(stamps[index], columns[figure][:, 0], strict=True):
                     by_stamp[stamp][f"frame_{key}{variant}@{at}s"] = float(value)
