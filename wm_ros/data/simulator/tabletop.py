@@ -6,7 +6,7 @@ The samples are those of a recorded episode: `Joints` and `JointCommand` by name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from wm_ros.data.simulator import tabletop_motion as motion
 from wm_ros.data.simulator import tabletop_scene as scenery
 from wm_ros.data.simulator.tabletop_render import Camera, Renderer
-from wm_ros.data.simulator.tabletop_shapes import Double, Part, arm_parts, box, hand_frames, hand_parts
+from wm_ros.data.simulator.tabletop_shapes import Double, Part, Solid, arm_parts, box, hand_frames, hand_parts
 from wm_ros.errors import UserError
 from wm_ros.kinematics import ARM_JOINTS, G1_JOINTS, HAND_JOINTS, SIDES, hands_of, rotation
 from wm_ros.types import Frame, HandTrajectory, Instruction, JointCommand, Joints, Sample
@@ -136,15 +136,15 @@ def _draw(rng: np.random.Generator, objects: int) -> Scene | None:
     return Scene(tuple(items), (plan, idle), float(table))
 
 
-def _grasp(rng: np.random.Generator, side: str, target: scenery.Solid, foot: Double) -> motion.Plan:
+def _grasp(rng: np.random.Generator, side: str, target: Solid, foot: Double) -> motion.Plan:
     """Reach, close, lift, hold; in two of five plans also put it down, open and go back."""
     start = _rest(rng, side, foot[2])
     yaw = np.clip(0.75 + 2.0 * motion.inward(side) * foot[1] + rng.normal(0, 0.12), 0.1, 1.15)
     angles = np.array([yaw, rng.uniform(-0.05, 0.2), rng.uniform(-0.05, 0.3)])
-    centre = foot + (0.0, 0.0, max(target.grip_m, 0.055) + rng.uniform(-0.004, 0.012))
+    centre = foot + np.array([0.0, 0.0, max(target.grip_m, 0.055) + rng.uniform(-0.004, 0.012)])
     grasp = motion.grip_pose(side, centre, target.radius_m, angles)
     beside = motion.turn_of(side, angles) @ (rng.uniform(-0.05, 0.0), -motion.inward(side) * rng.uniform(0.04, 0.09), 0)
-    via = grasp + np.concatenate([beside + (0, 0, rng.uniform(0.0, 0.05)), rng.normal(0, 0.06, 3)])
+    via = grasp + np.concatenate([beside + np.array([0.0, 0.0, rng.uniform(0.0, 0.05)]), rng.normal(0, 0.06, 3)])
 
     wait = rng.uniform(0.1, 0.9)
     reached = wait + rng.uniform(1.1, 2.3)
@@ -249,7 +249,7 @@ def _carried(scene: Scene, measured: Double, times: Double) -> Double:
     return poses
 
 
-def _build(scene: Scene, rng: np.random.Generator) -> tuple[list[Part], object]:
+def _build(scene: Scene, rng: np.random.Generator) -> tuple[list[Part], Callable[[Double, Double], Double]]:
     """All parts of the scene, and a function that gives their poses from joints (26,) and the object's pose."""
     shell, metal, dark = scenery.draw_robot_colours(rng)
     desk = np.eye(4)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
+from scipy.interpolate import BSpline, make_interp_spline
 
 from wm_ros.data.simulator.tabletop_shapes import Double
 from wm_ros.kinematics import ARM_JOINTS, G1_JOINTS, HAND_JOINTS, Arm, arm_for, rotation
@@ -136,7 +136,7 @@ def columns(side: str, joints: Sequence[str]) -> list[int]:
     return [G1_JOINTS.index(f"k{side.capitalize()}{joint}") for joint in joints]
 
 
-def _stroke_curve(start: Double, stroke: Stroke) -> object:
+def _stroke_curve(start: Double, stroke: Stroke) -> BSpline:
     rest = [(1, np.zeros(6)), (2, np.zeros(6))]
     times, points = [stroke.begin_s, stroke.end_s], [start, stroke.end]
     if stroke.via is not None:

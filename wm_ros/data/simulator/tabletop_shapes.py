@@ -6,6 +6,7 @@ A `Part` is rigid: the renderer moves it by one pose per frame. Lengths in metre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,8 +45,11 @@ def lathe(profile: ArrayLike, colours: ArrayLike, sides: int = _SIDES) -> Part:
     outline, paint = np.asarray(profile, np.float64), np.asarray(colours, np.float64)
     angle = 2 * np.pi * np.arange(sides) / sides
     around = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    vertices, normals, triangles, colour = [], [], [], []
-    for (low, high), tint in zip(zip(outline[:-1], outline[1:], strict=True), paint, strict=True):
+    vertices: list[Double] = []
+    normals: list[Double] = []
+    triangles: list[NDArray[np.int64]] = []
+    colour: list[Double] = []
+    for (low, high), tint in zip(pairwise(outline), paint, strict=True):
         slope = np.array([high[1] - low[1], low[0] - high[0]])
         slope /= max(float(np.linalg.norm(slope)), 1e-12)
         start = len(vertices) * 2 * sides
@@ -56,14 +60,16 @@ def lathe(profile: ArrayLike, colours: ArrayLike, sides: int = _SIDES) -> Part:
         band = [t for t, r in (((i, j, j + sides), low[0]), ((i, j + sides, i + sides), high[0])) if r > 1e-9]
         triangles += [start + np.stack(corner, axis=-1) for corner in band]
         colour.append(np.tile(tint, (sides * len(band), 1)))
-    return Part(*(np.concatenate(rows) for rows in (vertices, normals, triangles, colour)))
+    return Part(np.concatenate(vertices), np.concatenate(normals), np.concatenate(triangles), np.concatenate(colour))
 
 
 def box(size_m: ArrayLike, colour: ArrayLike, texture: int = PLAIN) -> Part:
     """A box around the origin; `size_m` (3,) are its edges."""
     half = np.asarray(size_m, np.float64) / 2
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float64)
-    vertices, normals, triangles = [], [], []
+    vertices: list[Double] = []
+    normals: list[Double] = []
+    triangles: list[NDArray[np.int64]] = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
             face = np.empty((4, 3))
