@@ -51,7 +51,7 @@ class LinearPath(nn.Module):
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._floats = None
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
 
     @torch.no_grad()
     def fit(self, images: NDArray[np.uint8], chunk: int = 4096) -> None:

@@ -1,0 +1,56 @@
+"""The card that travels with a state bundle."""
+
+from __future__ import annotations
+
+import torch
+
+from wm_ros.bundle import BundleConfig
+from wm_ros.state.config import StateModelConfig
+
+LABELS = {"picture": "two tokens", "pca": "PCA", "autoencoder": "image autoencoder (not the tokens)"}
+
+
+def card(config: BundleConfig[StateModelConfig], tensors: dict[str, torch.Tensor]) -> str:
+    """Markdown: what the model does, what it was trained on, how good it was on held-out episodes, its limits."""
+    model, training = config.model, config.training
+    numbers = model.tokens * model.token_width
+    rows = "\n".join(
+        f"| {label} | {config.metrics[name + '_psnr']:.2f} | {config.metrics[name + '_ssim']:.3f} |"
+        for name, label in LABELS.items()
+        if f"{name}_psnr" in config.metrics
+    )
+    sources = "\n".join(f"- `{source}`" for source in training.data)
+    size = sum(t.numel() * t.element_size() for t in tensors.values()) / 1e6
+    heads = any(name.startswith("baseline.action") for name in tensors)
+    return f"""# {config.name}
+
+A camera image ({model.image_width} × {model.image_height} after resizing by area) becomes {model.tokens} tokens of
+{model.token_width} numbers, {numbers} in all; nothing else reaches the decoder. After StaMo (arXiv 2510.05057): patch
+features, staged compressor, rectified flow on image latents with Stable Diffusion 3's transformer as decoder. What
+differs: features, autoencoder and decoder are small and trained here from scratch, and a linear path by principal
+components joins image and tokens, on which the networks are corrections. {size:.1f} MB.
+
+## Data
+
+{sources}
+
+Licences: {training.data_licence}. Trained with seed {training.seed} for {training.steps} steps by
+
+    {training.command}
+
+## Held-out episodes of the same sources
+
+Deterministic estimates (the conditional mean in one step, not a sample).
+
+| reconstruction from | PSNR dB | SSIM |
+|---|---|---|
+{rows}
+
+`pca` has as many numbers ({numbers}) and was fitted on the same training images.
+
+## Limits
+
+- Reconstructions are means: what {numbers} numbers do not hold is blurred. `draw` gives sharp samples, further away.
+- Scenes unlike the training data fall back to what the principal components hold.
+- {"The heads of `action_r2` are for the right arm." if heads else "No joints in the data: no heads for `action_r2`."}
+"""
