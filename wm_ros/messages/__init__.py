@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from wm_ros.errors import MessageError
 from wm_ros.messages import grids, images, markers, motion, points
-from wm_ros.messages.cdr import TYPESTORE, short, topic_horizon
+from wm_ros.messages.cdr import TYPESTORE, header_stamp, short, topic_horizon
 from wm_ros.messages.predictions import encode_prediction
 from wm_ros.messages.status import (
     Status,
@@ -65,6 +65,7 @@ __all__ = [
     "encode_numbers",
     "encode_prediction",
     "encode_sample",
+    "header_stamp",
     "known_types",
 ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,20 @@ def stamp_of(message_header: Any, receive_ns: int) -> int:
     if stamp_ns < 0:
         raise MessageError(f"Header.stamp: {stamp_ns} ns is negative")
     return stamp_ns or receive_ns
+
+
+@lru_cache
+def _has_header(type_name: str) -> bool:
+    fields = TYPESTORE.fielddefs[type_name][1] if type_name in TYPESTORE.types else []
+    return bool(fields) and fields[0][0] == "header" and fields[0][1][1] == "std_msgs/msg/Header"
+
+
+def header_stamp(type_name: str, cdr: bytes | memoryview) -> int | None:
+    """Stamp of a message that begins with a header, without decoding the rest; None where there is none."""
+    if not _has_header(type_name) or len(cdr) < 12:
+        return None
+    sec, nanosec = struct.unpack_from("<iI" if cdr[1] else ">iI", cdr, 4)
+    return int(sec) * NANO + int(nanosec)
 
 
 def point(x: float, y: float, z: float) -> Any:
