@@ -105,49 +105,63 @@ class Renderer:
         triangle = answer["primitive_ids"].numpy()
         hit = np.flatnonzero(triangle != _MISS)
         triangle, ray = triangle[hit].astype(np.int64), rays[hit]
-        colour = np.tile(self._light.background.astype(np.float32), (len(rays), 1))
+        point = ray[:, :3] + ray[:, 3:] * answer["t_hit"].numpy()[hit, None]
         part = np.full(len(rays), -1, dtype=np.int64)
         part[hit] = self._part_of_triangle[triangle]
 
-        point = ray[:, :3] + ray[:, 3:] * answer["t_hit"].numpy()[hit, None]
-        u, v = answer["primitive_uvs"].numpy()[hit].T[:, :, None]
-        corner = normals[self._triangles[triangle]]
-        normal = corner[:, 0] * (1 - u - v) + corner[:, 1] * u + corner[:, 2] * v
-        normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None], 1e-6)
-        normal *= np.where(np.einsum("ij,ij->i", normal, ray[:, 3:]) > 0, np.float32(-1), np.float32(1))[:, None]
+        # Most rays end on the flat table; only the others need their normals mixed from those of the corners.
+        on_table = self._textured[triangle] & (normals[self._triangles[triangle, 0], 2] > 0.5)
+        table, rest = np.flatnonzero(on_table), np.flatnonzero(~on_table)
+        albedo, normal = np.empty_like(point), np.empty_like(point)
+        albedo[table], normal[table] = self._look_up(point[table]), (0.0, 0.0, 1.0)
+        albedo[rest] = self._colours[triangle[rest]]
+        corner = normals[self._triangles[triangle[rest]]]
+        u, v = answer["primitive_uvs"].numpy()[hit[rest]].T[:, :, None]
+        mixed = corner[:, 0] + (corner[:, 1] - corner[:, 0]) * u + (corner[:, 2] - corner[:, 0]) * v
+        mixed *= np.where(_dot(mixed, ray[rest, 3:]) > 0, np.float32(-1), np.float32(1))[:, None]
+        normal[rest] = _unit(mixed)
 
-        albedo = self._colours[triangle]
-        table = np.flatnonzero(self._textured[triangle] & (normal[:, 2] > 0.5))
-        albedo[table] = self._look_up(point[table])
+        towards = _unit(self._light.position_m.astype(np.float32) - point)
+        lamp = np.maximum(_dot(normal, towards), np.float32(0))
+        lit = np.flatnonzero(lamp)
+        shadow_rays = np.concatenate([point[lit] + np.float32(1e-3) * normal[lit], towards[lit]], axis=1)
+        lamp[lit] *= ~scene.test_occlusions(core.Tensor(shadow_rays), 0.0, 10.0, nthreads=1).numpy()  # type: ignore[attr-defined]
+        shine = np.zeros_like(lamp)
+        half = _unit(towards[rest] - ray[rest, 3:])
+        shine[rest] = np.float32(0.12) * (lamp[rest] > 0) * np.maximum(_dot(normal[rest], half), 0) ** 24
+        sky = np.float32(0.8) + np.float32(0.2) * normal[:, 2]
 
-        towards = self._light.position_m.astype(np.float32) - point
-        distance = np.sqrt(np.einsum("ij,ij->i", towards, towards))[:, None]
-        towards /= distance
-        facing = np.einsum("ij,ij->i", normal, towards)
-        lit = np.flatnonzero(facing > 0)
-        shadow_rays = np.concatenate([point[lit] + 1e-3 * normal[lit], towards[lit]], axis=1)
-        blocked = scene.test_occlusions(core.Tensor(shadow_rays), 0.0, 10.0, nthreads=1).numpy()  # type: ignore[attr-defined]
-        lamp = np.zeros(len(hit), dtype=np.float32)
-        lamp[lit] = facing[lit] * ~blocked
-        half = towards - ray[:, 3:]
-        half /= np.maximum(np.sqrt(np.einsum("ij,ij->i", half, half))[:, None], 1e-6)
-        shine = np.float32(0.12) * (lamp > 0) * np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** 24
-        shine[table] = 0.0
-        sky = self._light.ambient.astype(np.float32) * (np.float32(0.8) + np.float32(0.2) * normal[:, 2:])
-        strength = self._light.lamp.astype(np.float32)
-        colour[hit] = albedo * (sky + strength * lamp[:, None]) + strength * shine[:, None]
+        colour = np.tile(self._light.background.astype(np.float32), (len(rays), 1))
+        for channel in range(3):  # by channel: broadcasting (N, 1) against (N, 3) is several times slower
+            ambient, strength = np.float32(self._light.ambient[channel]), np.float32(self._light.lamp[channel])
+            colour[hit, channel] = albedo[:, channel] * (ambient * sky + strength * lamp) + strength * shine
         return colour, part
 
     def _look_up(self, point: Single) -> Single:
         """Texture of the table at points (N, 3), the four nearest texels mixed."""
-        size = np.array(self._texture.shape[:2])
-        place = np.clip(point[:, :2] / np.float32(self._texel_m) + self._corner.astype(np.float32), 0, size - 1.001)
-        low = place.astype(np.int64)
-        (fx, fy), (x, y) = (place - low).T[:, :, None].astype(np.float32), low.T
-        near = self._texture[x, y] * (1 - fy) + self._texture[x, y + 1] * fy
-        far = self._texture[x + 1, y] * (1 - fy) + self._texture[x + 1, y + 1] * fy
-        mixed: Single = near * (1 - fx) + far * fx
+        rows, columns = self._texture.shape[:2]
+        scale = np.float32(1 / self._texel_m)
+        x = np.clip(point[:, 0] * scale + np.float32(self._corner[0]), 0, rows - np.float32(1.01))
+        y = np.clip(point[:, 1] * scale + np.float32(self._corner[1]), 0, columns - np.float32(1.01))
+        row, column = x.astype(np.int64), y.astype(np.int64)
+        fx, fy = (x - row).astype(np.float32), (y - column).astype(np.float32)
+        texel, first = self._texture.reshape(-1, 3), row * columns + column
+        weights = ((1 - fx) * (1 - fy), (1 - fx) * fy, fx * (1 - fy), fx * fy)
+        near = [texel.take(first + step, axis=0) for step in (0, 1, columns, columns + 1)]
+        mixed = np.empty_like(point)
+        for channel in range(3):
+            mixed[:, channel] = sum(w * t[:, channel] for w, t in zip(weights, near, strict=True))
         return mixed
+
+
+def _dot(a: Single, b: Single) -> Single:
+    product: Single = a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
+    return product
+
+
+def _unit(vectors: Single) -> Single:
+    scaled: Single = vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), np.float32(1e-6))[:, None]
+    return scaled
 
 
 def _outline(part: NDArray[np.int64]) -> NDArray[np.bool_]:

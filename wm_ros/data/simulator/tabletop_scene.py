@@ -136,7 +136,7 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 
 def draw_texture(rng: np.random.Generator) -> Single:
-    """Linear colours (A, B, 3) of a wooden, plain, speckled, checked or striped table, blurred to avoid jagged edges."""
+    """Linear colours (A, B, 3) of a wooden, plain, speckled, checked or striped table, slightly blurred."""
     rows, columns = _TEXTURE_SIZE
     style = rng.choice(["wood", "plain", "speckle", "check", "stripe"], p=[0.5, 0.2, 0.1, 0.1, 0.1])
     x, y = np.meshgrid(np.arange(rows) * TEXEL_M, np.arange(columns) * TEXEL_M, indexing="ij")
