@@ -65,7 +65,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "wm = wm_ros.cli:app",
+            "wm = wm_ros.cli:main",
             *(
                 f"{node} = wm_ros.nodes.{node}:main"
                 for node in ("lidar_encoder", "state_tokenizer", "future_predictor", "policy", "monitor")
