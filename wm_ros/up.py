@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +40,7 @@ def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool =
     chosen = check(params, nodes)
     os.environ |= ros_environment()
     from wm_ros.nodes.board import Board
+    from wm_ros.nodes.stopping import stop_event
     from wm_ros.nodes.supervisor import Supervisor, node_command
 
     arguments = ["--params-file", str(params.resolve())]
@@ -48,22 +48,16 @@ def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool =
         arguments += ["-p", "use_sim_time:=true"]
     if namespace:
         arguments += ["-r", f"__ns:={namespace}"]
-    stop: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda received, _frame: stop.append(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
     board = Board()
     supervisor = Supervisor({name: node_command(name, arguments) for name in chosen}, namespace, board.changed)
-    try:
-        supervisor.start()
-        while not stop and not supervisor.all_ended():
-            supervisor.tick()
-            board.health(supervisor.children)
-    finally:
-        supervisor.stop()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with stop_event() as stop:
+        try:
+            supervisor.start()
+            while not stop.is_set() and not supervisor.all_ended():
+                supervisor.tick()
+                board.health(supervisor.children)
+        finally:
+            supervisor.stop()
     return 0
 
 

@@ -80,28 +80,38 @@ class CapabilityNode(ManagedNode):
         self.capability.wanted = {output for output, names in self.lazy_outputs.items() if not wanted.isdisjoint(names)}
         prediction = self.capability.step(sample)
         self.withheld = self.capability.withheld
-        if prediction is not None:
+        if prediction is None:
+            self.on_withheld()
+        else:
             self.publish_prediction(prediction, wanted)
         self.budget.add(received_s, time.monotonic(), self.capability.timings_ms)
 
-    def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> bool:
+    def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> None:
         """Publish it unless it is not finite or something that it needs is silent; `withheld` says which."""
         missing = [name for name in self.watched() if self.required(name) and self.quiet_s(name) > self.timeout_s]
         if missing:
             self.withheld = f"'{missing[0]}' is silent"
-            return False
+            self.on_withheld()
+            return
         try:
             parts = messages.encode_prediction(prediction, wanted)
         except MessageError as error:
             self.withheld = f"the model's output is not finite ({error})"
             self.refuse("output", f"not finite: {error}")
-            return False
+            self.on_withheld()
+            return
         for name, _, cdr in parts:
             self.publish(name, cdr)
         self.streaks.good("output")
         if self.now_ns() > 0:
             self.ages_ms.add((self.now_ns() - prediction.stamp_ns) / 1e6)
-        return True
+        self.on_published(prediction)
+
+    def on_published(self, prediction: Prediction) -> None:
+        """A prediction has gone out."""
+
+    def on_withheld(self) -> None:
+        """A trigger gave nothing that may be published; `withheld` says why."""
 
     @property
     def timeout_s(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from functools import partial
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from rclpy.subscription import Subscription
 from wm_ros import messages, topics
 from wm_ros.errors import MessageError, UserError
 from wm_ros.messages.status import ERROR, OK, STALE, WARN, Status
+from wm_ros.nodes.bag_qos import message_class
 from wm_ros.nodes.diagnostics import CycleBudget, Window
 from wm_ros.nodes.intake import Intake, Streaks
 from wm_ros.nodes.parameters import PARAMETERS, check
@@ -27,12 +27,6 @@ from wm_ros.topics import Topic
 from wm_ros.types import Instruction, Sample
 
 WATCH_PERIOD_S = 0.1
-
-
-def message_class(type_name: str) -> Any:
-    """`sensor_msgs/msg/Image` → the generated class."""
-    package, kind, name = type_name.split("/")
-    return getattr(importlib.import_module(f"{package}.{kind}"), name)
 
 
 def channel(topic: str) -> str:
@@ -146,6 +140,8 @@ class ManagedNode(LifecycleNode):
             self.intake = Intake(self._parameter("max_age_s"))
             self.budget = CycleBudget(self._parameter("cycle_warn_ms"), self._parameter("cycle_error_ms"))
             self.configure()
+            for topic in (*topics.INPUTS[self.name], *topics.OUTPUTS[self.name]):
+                messages.TYPESTORE.get_msgdef(topic.type)  # compiles its codec, which the first message would pay for
             self.problem = ""
         except UserError as error:
             self.problem = str(error)

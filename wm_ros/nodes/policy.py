@@ -32,13 +32,12 @@ class Policy(CapabilityNode):
             self._joints = sample
         super().on_sample(topic, sample, received_s)
 
-    def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> bool:
-        if not super().publish_prediction(prediction, wanted):
-            self.hold(self.withheld)
-            return False
+    def on_published(self, prediction: Prediction) -> None:
         if isinstance(prediction, PolicyPrediction):
             self._commanded = prediction.chunk.names
-        return True
+
+    def on_withheld(self) -> None:
+        self.hold(self.withheld)
 
     def on_silence(self, topic: str) -> None:
         if self.required(topic):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
@@ -14,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import ok, try_shutdown
 
 from wm_ros.nodes.managed import ManagedNode
+from wm_ros.nodes.stopping import stop_event
 
 POLL_S = 0.1  # a signal is seen within this time: the wait for messages cannot be interrupted
 PARENT = "WM_UP_PID"
@@ -23,15 +25,17 @@ PR_SET_PDEATHSIG = 1
 def run(make: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> None:
     """Run a node as a process. The context outlives the signal, so that the last command can be published."""
     _follow_parent()
-    stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: stop.append(received))
+    with stop_event() as stop:
+        _run(make, args, stop)
+
+
+def _run(make: Callable[[], ManagedNode], args: Sequence[str] | None, stop: threading.Event) -> None:
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = make()
     executor.add_node(node)
     try:
-        while not stop and ok() and not node.finished:
+        while not stop.is_set() and ok() and not node.finished:
             try:
                 executor.spin_once(timeout_sec=POLL_S)
             except rclpy_implementation.RCLError as error:  # a transition that the state does not allow

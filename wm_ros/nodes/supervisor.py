@@ -21,7 +21,7 @@ from wm_ros import messages, topics
 from wm_ros.errors import UserError
 from wm_ros.messages.status import ERROR, OK, Status
 from wm_ros.nodes import shared_memory
-from wm_ros.nodes.managed import message_class
+from wm_ros.nodes.bag_qos import message_class
 from wm_ros.nodes.runner import PARENT
 
 START_S = 60.0  # a process must offer its services within this time
