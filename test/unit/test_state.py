@@ -1,0 +1,277 @@
+"""State tokens: shapes, determinism, and a capability that no image can take down."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
+from wm_ros.capability import load
+from wm_ros.errors import BundleError, UserError
+from wm_ros.nn.attention import TransformerBlock
+from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.state import StateCapability
+from wm_ros.state.action import fit_head, step_pairs
+from wm_ros.state.compressor import Compressor
+from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig, paper_config
+from wm_ros.state.decoder import FlowDecoder
+from wm_ros.state.features import Dinov2Features, make_features
+from wm_ros.state.linear import LinearPath
+from wm_ros.state.model import StateModel
+from wm_ros.state.motion import difference, interpolate, transfer
+from wm_ros.types import EgoPose, Frame
+
+TINY = StateModelConfig(
+    image_height=32,
+    image_width=48,
+    token_width=16,
+    features=FeatureConfig(width=16, depth=1, heads=2),
+    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(16, 4, 2)),
+    autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
+    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, refiner_width=8),
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A tiny untrained bundle whose linear path is fitted to random images."""
+    torch.manual_seed(0)
+    model = StateModel(TINY)
+    model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8))
+    path = tmp_path_factory.mktemp("state") / "tiny"
+    record = TrainingRecord(command="none", data=["random"], data_licence="none", seed=0, steps=0)
+    config = BundleConfig[StateModelConfig](capability="state", name="tiny", model=TINY, training=record)
+    save_bundle(path, config, {f"model.{k}": v for k, v in model.state_dict().items()}, "# tiny\n")
+    return path
+
+
+@pytest.fixture
+def state(bundle) -> StateCapability:
+    return load("state", bundle)
+
+
+def frame(stamp_ns: int, height: int = 32, width: int = 48, seed: int = 0) -> Frame:
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Frame(stamp_ns, "camera", rgb)
+
+
+# ------------------------------------------------------------------------------------------------ model
+
+
+def test_lite_state_is_two_tokens_of_128_numbers():
+    config = StateModelConfig()
+    assert (config.tokens, config.token_width) == (2, 128)
+    with torch.inference_mode():
+        model = StateModel(config).eval()
+        tokens = model.encode(torch.rand(1, 3, 96, 128))
+        assert tokens.shape == (1, 2, 128)
+        assert model.reconstruct(tokens).shape == (1, 3, 96, 128)
+        assert model.draw(tokens, seed=0, steps=2).shape == (1, 3, 96, 128)
+
+
+def test_published_sizes_give_two_tokens_of_1024_numbers():
+    config = paper_config()
+    assert config.patches == 576
+    with torch.device("meta"):
+        compressor = Compressor(config.compressor, config.patches, config.features.width, config.token_width)
+        tokens = compressor(torch.empty(2, 576, 768))
+        assert tokens.shape == (2, 2, 1024)
+        decoder = FlowDecoder(config)
+        latents = torch.empty(2, *config.latent_shape)
+        assert decoder.velocity(tokens)(latents, torch.empty(2)).shape == latents.shape == (2, 16, 42, 42)
+    assert sum(p.numel() for p in decoder.transformer.parameters()) > 1.9e9
+
+
+def test_stages_shrink_the_patch_axis_by_powers_of_two():
+    compressor = Compressor(paper_config().compressor, 576, 768, 1024)
+    assert [layer.in_features for layer in compressor.shrink] == [512, 256, 64, 32, 8, 2]
+    assert compressor.shrink[-1].out_features == 2
+    assert all(isinstance(stage, TransformerBlock) for stage in compressor.stages)
+
+
+def test_only_the_tokens_reach_the_decoder(bundle, state):
+    model = state.model
+    tokens = torch.randn(1, 2, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = model.reconstruct(tokens)
+        model.encode(torch.rand(3, 3, 32, 48))
+        assert torch.equal(model.reconstruct(tokens), before)
+        assert not torch.allclose(model.reconstruct(tokens + 1), before)
+
+
+def test_untrained_model_reconstructs_like_principal_components(state):
+    images = torch.rand(4, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        made = state.model.reconstruct(state.model.encode(images))
+        linear = state.model.linear.decode(state.model.linear.encode(images))
+    assert torch.allclose(made, linear, atol=1e-4)
+
+
+def test_linear_path_spans_the_principal_components_of_its_images():
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    path = LinearPath(12, 8, 8)
+    path.fit(images)
+    flat = images.transpose(0, 3, 1, 2).reshape(60, -1) / 255.0
+    _, _, basis = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    expected = (flat - flat.mean(0)) @ basis[:12].T @ basis[:12] + flat.mean(0)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(flat).float().view(60, 3, 8, 8)
+        made = path.decode(path.encode(pixels)).flatten(1).numpy()
+    error, best = np.square(made - flat).mean(), np.square(expected - flat).mean()
+    assert error == pytest.approx(best, rel=1e-3)
+
+
+def test_linear_path_refuses_fewer_images_than_components():
+    with pytest.raises(ValueError, match="more than 5 images"):
+        LinearPath(12, 8, 8).fit(np.zeros((5, 8, 8, 3), np.uint8))
+
+
+def test_lift_predicts_latents_that_are_linear_in_the_tokens():
+    generator = torch.Generator().manual_seed(0)
+    decoder = FlowDecoder(TINY)
+    tokens = torch.randn(200, 2, 16, generator=generator)
+    latents = (tokens.flatten(1) @ torch.randn(32, 96, generator=generator)).view(200, 4, 4, 6)
+    decoder.fit_lift(tokens, latents)
+    assert torch.allclose(decoder.lift(tokens), latents, atol=0.1)
+    assert decoder.residual(latents, tokens).std() == pytest.approx(1.0, rel=0.05)
+
+
+def test_samples_are_seeded(state):
+    tokens = torch.zeros(1, 2, 16)
+    with torch.inference_mode():
+        first, again, other = (state.model.draw(tokens, seed=seed, steps=2) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_dinov2_gives_one_feature_per_patch_and_stays_frozen(tmp_path):
+    config = FeatureConfig(kind="dinov2", patch=8, width=16, depth=1, heads=2, registers=4)
+    features = make_features(config, 32, 48)
+    assert isinstance(features, Dinov2Features)
+    assert features(torch.rand(2, 3, 32, 48)).shape == (2, 24, 16)
+    assert not any(p.requires_grad for p in features.parameters())
+    features.backbone.save_pretrained(tmp_path / "weights")
+    other = make_features(config, 32, 48)
+    other.load_folder(tmp_path / "weights")
+    image = torch.rand(1, 3, 32, 48)
+    assert torch.allclose(features.eval()(image), other.eval()(image))
+    with pytest.raises(UserError, match="nowhere"):
+        other.load_folder(tmp_path / "nowhere")
+
+
+def test_patch_that_does_not_divide_the_image_is_refused():
+    with pytest.raises(UserError, match="patch = 7"):
+        make_features(FeatureConfig(patch=7), 32, 48)
+
+
+# ------------------------------------------------------------------------------------------------ capability
+
+
+def test_first_image_has_no_motion_and_the_second_has_the_difference(state):
+    first = state.step(frame(10, seed=1))
+    second = state.step(frame(20, seed=2))
+    assert first.motion is None
+    assert np.array_equal(second.motion.tokens, second.tokens.tokens - first.tokens.tokens)
+    assert (second.stamp_ns, second.frame_id, second.tokens.stamp_ns) == (20, "camera", 20)
+
+
+def test_clock_that_jumps_back_clears_the_history(state):
+    state.step(frame(20))
+    assert state.step(frame(10)).motion is None
+    assert state.step(frame(11)).motion is not None
+
+
+def test_equal_images_give_equal_bytes(bundle):
+    predictions = [load("state", bundle).step(frame(5, seed=3)) for _ in range(2)]
+    assert predictions[0].tokens.tokens.tobytes() == predictions[1].tokens.tokens.tobytes()
+    assert np.array_equal(predictions[0].reconstruction, predictions[1].reconstruction)
+
+
+def test_reconstruction_is_drawn_only_when_wanted(state):
+    state.wanted = set()
+    assert state.step(frame(0)).reconstruction is None
+    assert "reconstruct" not in state.timings_ms
+    state.wanted = {"reconstruction"}
+    picture = state.step(frame(1)).reconstruction
+    assert picture.shape == (32, 48, 3) and picture.dtype == np.uint8
+    assert set(state.timings_ms) == {"preprocess", "encode", "reconstruct"}
+    assert set(state.measures) == {"token_rms", "reconstruction_psnr_db"}
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (480, 640), (33, 97), (2000, 3)])
+def test_images_of_odd_sizes_are_taken(state, height, width):
+    assert state.step(frame(0, height, width)).tokens.tokens.shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    "rgb",
+    [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))],
+)
+def test_unusable_image_is_refused_and_the_next_one_taken(state, rgb):
+    assert state.step(Frame(0, "camera", rgb)) is None
+    assert "(H, W, 3) uint8" in state.withheld
+    assert state.step(frame(1)) is not None and state.withheld == ""
+
+
+def test_tokens_that_are_not_finite_are_withheld(state):
+    with torch.no_grad():
+        state.model.compressor.shrink[-1].bias.fill_(float("nan"))
+    assert state.step(frame(0)) is None
+    assert "not finite" in state.withheld
+
+
+def test_other_samples_are_ignored(state):
+    assert state.step(EgoPose(0, "odom", "base_link", np.eye(4))) is None
+
+
+def test_warm_up_leaves_no_history_and_keeps_what_is_wanted(state):
+    state.wanted = set()
+    state.warm_up()
+    assert state.wanted == set()
+    assert state.step(frame(1)).motion is None
+
+
+def test_batches_give_the_tokens_of_single_steps(state):
+    images = np.stack([frame(0, seed=seed).rgb for seed in range(3)])
+    stepped = np.stack([state.step(Frame(0, "", image)).tokens.tokens for image in images])
+    assert np.allclose(state.tokenize(images), stepped, atol=1e-5)
+    assert state.render(stepped).shape == images.shape
+
+
+def test_bundle_with_another_architecture_is_refused_by_name(bundle, tmp_path):
+    for file in bundle.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["token_width"] = 32
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match="the model config asks for"):
+        load("state", tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ motion, actions
+
+
+def test_motion_carries_one_scene_into_another():
+    start, end, other = (np.full((2, 4), value, np.float32) for value in (1.0, 3.0, 10.0))
+    assert np.array_equal(difference(start, end), np.full((2, 4), 2.0))
+    assert np.array_equal(interpolate(start, end, 0.25), np.full((2, 4), 1.5))
+    assert np.array_equal(transfer(start, end, other), np.full((2, 4), 12.0))
+
+
+def test_pairs_are_of_one_episode_and_the_right_time_apart():
+    episode = np.repeat([0, 1], 5)
+    stamp_s = np.tile(np.arange(5) * 0.1, 2)
+    first, second = step_pairs(episode, stamp_s, 0.2)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 2), (1, 3), (2, 4), (5, 7), (6, 8), (7, 9)]
+    assert len(step_pairs(episode, stamp_s, 0.15)[0]) == 0
+    assert len(step_pairs(episode[:0], stamp_s[:0], 0.1)[0]) == 0
+
+
+def test_head_learns_a_linear_relation():
+    generator = torch.Generator().manual_seed(0)
+    change = torch.randn(600, 10, generator=generator)
+    joints = change @ torch.randn(10, 7, generator=generator)
+    head = fit_head(change[:500], joints[:500], seed=0, steps=300)
+    error = (head(change[500:]) - joints[500:]).square().sum() / joints[500:].square().sum()
+    assert error < 0.1
