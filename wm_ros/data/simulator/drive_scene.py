@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from wm_ros.data.simulator import drive_shapes as shapes
 from wm_ros.data.simulator.drive_road import PLACES, Place, Road
@@ -100,9 +101,7 @@ class Scene:
         triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
         middle = vertices[triangles].mean(1)[:, :2]
         line = np.stack([self.road.x, self.road.y], 1)[::4]
-        near = np.zeros(len(middle), bool)
-        for part in np.array_split(np.arange(len(middle)), max(1, len(middle) // 4000)):
-            near[part] = ((middle[part, None] - line) ** 2).sum(-1).min(1) < (self.road.half_m + 1) ** 2
+        near = cKDTree(line).query(middle, distance_upper_bound=self.road.half_m + 1)[0] < self.road.half_m + 1
         beside = "concrete" if self.place.buildings > 4 else "grass"
         material = np.where(near, shapes.MATERIALS.index("asphalt"), shapes.MATERIALS.index(beside))
         return Mesh(vertices, triangles, material)

@@ -1,0 +1,110 @@
+"""The simulated drive: repeatable, varied, and consistent with itself."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from wm_ros.data.simulator import drive_samples
+from wm_ros.errors import UserError
+from wm_ros.types import Boxes, EgoPose, Sweep
+
+SMALL = {"beams": 32, "azimuths": 360}
+DIGEST = """
+import hashlib, torch
+from wm_ros.data.simulator import drive_samples
+from wm_ros.types import Sweep
+digest = hashlib.sha256()
+for sample in drive_samples(7, 0.3, beams=32, azimuths=360):
+    digest.update(sample.points.tobytes() if isinstance(sample, Sweep) else repr(sample).encode())
+print(digest.hexdigest())
+"""
+
+
+def of(kind, samples):
+    return [sample for sample in samples if isinstance(sample, kind)]
+
+
+def test_same_seed_gives_the_same_bytes_at_any_number_of_threads():
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", DIGEST],
+            env={"OMP_NUM_THREADS": threads, "PATH": "/usr/bin:/bin"},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_another_seed_is_another_scene():
+    first, second = (of(Sweep, drive_samples(seed, 0.1, **SMALL))[0] for seed in (1, 2))
+    assert first.points.shape != second.points.shape or not np.array_equal(first.points, second.points)
+
+
+def test_each_stamp_has_pose_then_boxes_then_sweep():
+    kinds = [type(sample) for sample in drive_samples(3, 0.3, **SMALL)]
+    assert kinds == [EgoPose, Boxes, Sweep] * 3
+
+
+def test_points_are_finite_in_reach_and_their_intensity_is_a_share():
+    for sweep in of(Sweep, drive_samples(4, 0.3, **SMALL)):
+        range_m = np.linalg.norm(sweep.points[:, :3], axis=1)
+        assert sweep.points.dtype == np.float32
+        assert np.isfinite(sweep.points).all()
+        assert range_m.min() > 1.5 and range_m.max() < 121
+        assert sweep.points[:, 3].min() >= 0 and sweep.points[:, 3].max() <= 1
+
+
+def test_most_rays_that_point_down_meet_the_ground_below_the_sensor():
+    sweep = of(Sweep, drive_samples(5, 0.1, **SMALL))[0]
+    near = np.hypot(*sweep.points[:, :2].T) < 8
+    assert near.sum() > 500
+    assert abs(np.median(sweep.points[near, 2]) + 1.73) < 0.3
+
+
+def test_boxes_near_by_hold_points():
+    held = []
+    for seed in range(6):
+        samples = list(drive_samples(seed, 0.1, **SMALL))
+        boxes, points = of(Boxes, samples)[0].boxes, of(Sweep, samples)[0].points
+        for x, y, z, length, width, height, yaw in boxes:
+            if np.hypot(x, y) > 20:
+                continue
+            c, s = np.cos(yaw), np.sin(yaw)
+            local = (points[:, :3] - [x, y, z]) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+            held.append((np.abs(local) < np.array([length, width, height]) / 2 + 0.1).all(1).any())
+    assert len(held) > 10
+    assert np.mean(held) > 0.6  # the rest is hidden behind others
+
+
+def test_odometry_agrees_with_its_own_speed():
+    poses = of(EgoPose, drive_samples(6, 1.0, speed_mps=8.0, **SMALL))
+    for before, after in itertools.pairwise(poses):
+        travelled = np.linalg.norm(after.matrix[:3, 3] - before.matrix[:3, 3])
+        mean_mps = (before.linear_mps[0] + after.linear_mps[0]) / 2
+        assert abs(travelled - 0.1 * mean_mps) < 0.02
+    assert 5 < poses[0].linear_mps[0] < 11
+
+
+def test_standing_things_stay_where_they_are_when_ego_motion_is_taken_out():
+    samples = list(drive_samples(9, 1.0, beams=64, azimuths=720, speed_mps=8.0))
+    sweeps, poses = of(Sweep, samples), of(EgoPose, samples)
+    first, last = sweeps[0].points[:, :3], sweeps[-1].points[:, :3]
+    moved = last @ poses[-1].matrix[:3, :3].T + poses[-1].matrix[:3, 3] - [0, 0, poses[0].matrix[2, 3]]
+
+    def cells(points):
+        tall = points[(points[:, 2] > -0.8) & (np.hypot(points[:, 0], points[:, 1]) < 30)]
+        return {tuple(c) for c in np.floor(tall[:, :2] / 1.0).astype(int)}
+
+    shared = len(cells(first) & cells(moved)) / len(cells(first) | cells(moved))
+    unmoved = len(cells(first) & cells(last)) / len(cells(first) | cells(last))
+    assert shared > 1.5 * unmoved
+
+
+def test_a_wrong_argument_is_named():
+    with pytest.raises(UserError, match="beams 0"):
+        next(drive_samples(0, beams=0))
