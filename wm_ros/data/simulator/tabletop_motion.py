@@ -67,8 +67,7 @@ def turn_of(side: str, angles: Double) -> Double:
 
 def grip_pose(side: str, centre_m: Double, radius_m: float, angles: Double) -> Double:
     """Wrist pose (6,) at which the hand closes around a thing of `radius_m` at `centre_m`."""
-    grip = np.array([_GRIP_FORWARD_M, inward(side) * (_PALM_M + radius_m), 0.0])
-    return np.concatenate([centre_m - turn_of(side, angles) @ grip, angles])
+    return np.concatenate([centre_m - turn_of(side, angles) @ _grip(side, radius_m), angles])
 
 
 def wrist_path(plan: Plan, times_s: Double) -> Double:
@@ -81,6 +80,12 @@ def wrist_path(plan: Plan, times_s: Double) -> Double:
         path[inside] = curve(np.clip(times_s[inside], stroke.begin_s, stroke.end_s))
         here = stroke.end
     return path
+
+
+def held_path(plan: Plan, radius_m: float, count: int) -> Double:
+    """Where the held thing's middle passes, (count, 3), from the grasp to the end of the plan."""
+    path = wrist_path(plan, np.linspace(plan.held_s[0], min(plan.held_s[1], plan.strokes[-1].end_s), count))
+    return path[:, :3] + turn_of(plan.side, path[:, 3:]) @ _grip(plan.side, radius_m)
 
 
 def finger_path(plan: Plan, times_s: Double) -> Double:
@@ -134,6 +139,11 @@ def g1_arm(side: str) -> Arm:
 def columns(side: str, joints: Sequence[str]) -> list[int]:
     """Places in `G1_JOINTS` of one side's joints."""
     return [G1_JOINTS.index(f"k{side.capitalize()}{joint}") for joint in joints]
+
+
+def _grip(side: str, radius_m: float) -> Double:
+    """Middle of a held thing of `radius_m` in the wrist frame."""
+    return np.array([_GRIP_FORWARD_M, inward(side) * (_PALM_M + radius_m), 0.0])
 
 
 def _stroke_curve(start: Double, stroke: Stroke) -> BSpline:

@@ -160,7 +160,8 @@ def _dot(a: Single, b: Single) -> Single:
 
 
 def _unit(vectors: Single) -> Single:
-    scaled: Single = vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), np.float32(1e-6))[:, None]
+    length = np.maximum(np.sqrt(_dot(vectors, vectors)), np.float32(1e-6))
+    scaled: Single = (vectors / length[:, None]).astype(np.float32, copy=False)
     return scaled
 
 
