@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -209,7 +210,7 @@ def _eight_bits(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _depth(array: NDArray[Any], metres: float) -> NDArray[np.uint8]:
     """Depth as grey; what is not valid (0, NaN, negative) is black."""
     share = np.nan_to_num(array.astype(np.float32) * np.float32(metres / DEPTH_WHITE_M), nan=0.0, posinf=1.0)
-    return (np.clip(share, 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
 def _tokens(cdr: bytes | memoryview, stamp_ns: int) -> tuple[int, str, NDArray[np.float32]]:
@@ -225,11 +226,21 @@ def _tokens(cdr: bytes | memoryview, stamp_ns: int) -> tuple[int, str, NDArray[n
 
 
 def _png_size(data: NDArray[np.uint8]) -> tuple[int, int]:
-    """Width and height from the header chunk, without unpacking anything."""
-    if len(data) < 24:
-        raise MessageError("CompressedImage.data: png ends within its header")
-    width, height = struct.unpack(">II", data[16:24].tobytes())
-    return width, height
+    """Width and height; every chunk is checked, because OpenCV allocates what a chunk says before it looks further."""
+    at, size = 8, (0, 0)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8].tobytes())
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end - 4].data) != struct.unpack(">I", data[end - 4 : end].tobytes())[0]:
+            raise MessageError("CompressedImage.data: png with a wrong checksum")
+        if kind == b"IHDR" and length == 13 and at == 8:
+            size = struct.unpack(">II", data[16:24].tobytes())
+        if kind == b"IEND":
+            return size
+        at = end
+    raise MessageError("CompressedImage.data: png without its end")
 
 
 def _jpeg_size(data: NDArray[np.uint8]) -> tuple[int, int]:
