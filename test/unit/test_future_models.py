@@ -95,10 +95,21 @@ def test_the_loss_ignores_steps_after_the_end_of_an_episode(model):
     forecast, future = model.trajectory(batch), torch.randn(3, 30, 32)
     there = torch.arange(30).expand(3, 30) < 10
     other = torch.where(there[..., None], future, torch.full_like(future, 50.0))
-    spread = torch.zeros(30)
-    first = trajectory_loss(forecast, future, there, model.norm, spread)
-    second = trajectory_loss(forecast, other, there, model.norm, spread)
+    first = trajectory_loss(forecast, future, there, model.norm)
+    second = trajectory_loss(forecast, other, there, model.norm)
     assert all(torch.allclose(first[name], second[name]) for name in first)
+
+
+def test_the_nearest_mode_learns_most(model):
+    forecast = model.trajectory(batch_of(1))
+    hands = forecast.hands.detach().clone().requires_grad_()
+    future = forecast.body.detach().clone()
+    future[..., :6] = hands.detach()[:, 2] + 1e-3
+    there = torch.ones(1, 30, dtype=torch.bool)
+    trajectory_loss(forecast._replace(hands=hands), future, there, model.norm)["modes"].backward()
+    size = hands.grad.abs().sum((0, 2, 3))
+    assert size[0] == 0
+    assert size[2] > 5 * size[[1, 3]].max()
 
 
 def test_a_later_entry_of_the_context_changes_nothing_earlier():

@@ -17,6 +17,8 @@ from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.nn.language import InstructionEncoder
 
+WINNER_SHARE = 0.9  # of the loss of the sampled modes that the nearest one takes
+NEARNESS = 0.3  # distance, in spreads, over which a mode's claim to be the right one falls to 1/e
 KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS = range(4)
 
 
@@ -94,8 +96,8 @@ class TrajectoryModel(nn.Module):
         self.probability_out = nn.Linear(width, modes)
         nn.init.zeros_(self.body_out.weight)
         nn.init.zeros_(self.body_out.bias)
-        # Shared by every example: how far the truth lies from the best mode, per step (log of a Laplace scale).
-        self.log_spread = nn.Parameter(torch.zeros(steps))
+        nn.init.normal_(self.modes_out.weight, std=0.02)  # the modes start close to the centre, but apart
+        nn.init.normal_(self.modes_out.bias, std=0.02)
         object.__setattr__(self, "norm", norm)  # shared with stage II, saved once
 
     norm: Normaliser
@@ -154,14 +156,12 @@ def drop_modalities(batch: Batch, rate: float) -> Batch:
     return batch._replace(known=batch.known & keep)
 
 
-def trajectory_loss(
-    forecast: Forecast, future: Tensor, there: Tensor, norm: Normaliser, log_spread: Tensor
-) -> dict[str, Tensor]:
+def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor, norm: Normaliser) -> dict[str, Tensor]:
     """Losses against the true future (B, F, V), over the steps that are `there` (B, F) bool.
 
     hands: mean distance of the central wrists, in spreads of the linear path's error, so that every horizon counts.
-    joints: smooth L1 in the same units. modes: negative log-likelihood of a mixture of Laplace trajectories, which
-    moves the nearest mode most.
+    joints: smooth L1 in the same units. modes: the winner of the modes around the centre takes most of the loss, the
+    others a little, so that none is left behind. probability: cross-entropy to how near each mode came.
     """
     weight = there.float()
     total = weight.sum().clamp(min=1)
@@ -169,11 +169,16 @@ def trajectory_loss(
     hands = _length(error[..., :6]).mean(-1)
     joints = nn.functional.smooth_l1_loss(error[..., 6:], torch.zeros_like(error[..., 6:]), reduction="none").mean(-1)
     off = (forecast.hands - future[:, None, :, :6]) / norm.step_std[:, :6]
-    spread = log_spread.clamp(-6, 6)
-    log_density = -(_length(off).mean(-1) / spread.exp() + 3 * spread)  # (B, K, F)
-    log_likelihood = (log_density * weight[:, None]).sum(-1) / len(log_spread)
-    modes = -torch.logsumexp(forecast.log_probability + log_likelihood, 1).mean()
-    return {"hands": (hands * weight).sum() / total, "joints": (joints * weight).sum() / total, "modes": modes}
+    distance = (_length(off).mean(-1) * weight[:, None]).sum(-1) / weight.sum(1, keepdim=True).clamp(min=1)  # (B, K)
+    fan = distance[:, 1:]
+    modes = WINNER_SHARE * fan.min(1).values + (1 - WINNER_SHARE) * fan.mean(1)
+    target = (-distance.detach() / NEARNESS).softmax(1)
+    return {
+        "hands": (hands * weight).sum() / total,
+        "joints": (joints * weight).sum() / total,
+        "modes": modes.mean(),
+        "probability": -(target * forecast.log_probability).sum(1).mean(),
+    }
 
 
 def _length(hands: Tensor) -> Tensor:

@@ -152,11 +152,12 @@ class FutureTask(Task):
         model.autoencoder.eval()
         inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
         forecast = model.trajectory(inputs)
-        losses = trajectory_loss(forecast, batch["future"], batch["there"], model.norm, model.trajectory.log_spread)
+        losses = trajectory_loss(forecast, batch["future"], batch["there"], model.norm)
         # One horizon per step, each example where the episode lasts that long.
         index = int(torch.randint(len(model.config.frame_steps), ()))
         lasts = batch["there"][:, model.config.frame_steps[index] - 1].nonzero()[:, 0][: self.config.frames_batch]
-        total = losses["hands"] + losses["joints"] + self.config.modes_weight * losses["modes"]
+        fan = losses["modes"] + losses["probability"]
+        total = losses["hands"] + losses["joints"] + self.config.modes_weight * fan
         if len(lasts):
             few = {name: value[lasts] for name, value in batch.items()}
             foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5

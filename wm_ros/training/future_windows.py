@@ -82,7 +82,7 @@ def gather(
     return Recordings(
         body=torch.from_numpy(np.concatenate(bodies).astype(np.float32)),
         states=torch.from_numpy(np.concatenate([np.asarray(source["tokens"]) for source in tokens])),
-        latents=torch.cat([torch.from_numpy(np.asarray(source["tokens"])).half() for source in latents]),
+        latents=torch.cat([torch.from_numpy(np.asarray(source["tokens"], np.float16)) for source in latents]),
         text=torch.from_numpy(np.concatenate(text)),
         words=batch_ids(texts),
         first=torch.from_numpy(np.concatenate(first)),
