@@ -22,15 +22,15 @@ def drive_samples(
     speed_mps: float = -1.0,
 ) -> Iterator[Sample]:
     """A drive; see `wm_ros.data.simulator.drive.drive_samples`."""
-    from wm_ros.data.simulator import drive
+    from wm_ros.data.simulator.drive import drive_samples as samples
 
-    return drive.drive_samples(seed, seconds, beams, azimuths, rate_hz, speed_mps)
+    return samples(seed, seconds, beams, azimuths, rate_hz, speed_mps)
 
 
 def tabletop_samples(
     seed: int, seconds: float = 6.0, width: int = 128, height: int = 96, rate_hz: float = 15.0, objects: int = -1
 ) -> Iterator[Sample]:
     """A grasp; see `wm_ros.data.simulator.tabletop.tabletop_samples`."""
-    from wm_ros.data.simulator import tabletop
+    from wm_ros.data.simulator.tabletop import tabletop_samples as samples
 
-    return tabletop.tabletop_samples(seed, seconds, width, height, rate_hz, objects)
+    return samples(seed, seconds, width, height, rate_hz, objects)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_ros.data.simulator.drive_scene import Scene
+from wm_ros.data.simulator.drive_scene import Mover, Scene
 from wm_ros.data.simulator.drive_shapes import REFLECTIVITY, Mesh, join
 from wm_ros.data.simulator.raycasting import load_open3d
 from wm_ros.errors import UserError
@@ -76,7 +76,7 @@ class World:
         if moving is not None:
             parts.append(self._cast(self._scene(moving), moving, query))
             nearer = parts[1][0] < parts[0][0]
-            return tuple(np.where(nearer, b, a) for a, b in zip(*parts, strict=True))  # type: ignore[return-value]
+            return tuple(np.where(nearer, b, a) for a, b in zip(*parts, strict=True))
         return parts[0]
 
     def _scene(self, mesh: Mesh) -> Any:
@@ -137,18 +137,18 @@ def drive_samples(
         lidar = body @ mount
         placed = [(m, _place(scene, m, t_s)) for m in scene.movers]
         near = [(m, p) for m, p in placed if np.linalg.norm(p[:2, 3] - body[:2, 3]) < sensor.reach_m + 10]
-        yield _boxes(stamp_ns, np.linalg.inv(lidar), near)
+        yield _boxes(stamp_ns, np.asarray(np.linalg.inv(lidar), np.float64), near)
         moving = join([m.body.mesh.moved(p) for m, p in near]) if near else None
         rays = np.einsum("ri,ji->rj", sensor.rays, lidar[:3, :3])  # no BLAS: the same bytes at any thread count
         points = sensor.measure(*world.cast(lidar[:3, 3], rays, moving), rng)
         yield Sweep(stamp_ns, "lidar", points)
 
 
-def _place(scene: Scene, mover: Any, t_s: float) -> NDArray[np.float64]:
+def _place(scene: Scene, mover: Mover, t_s: float) -> NDArray[np.float64]:
     s, d, yaw = mover.place(t_s)
     c, n = np.cos(yaw), np.sin(yaw)
     turn = np.array([[c, -n, 0, 0], [n, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    return scene.road.pose(s, d) @ turn
+    return np.asarray(scene.road.pose(s, d) @ turn, np.float64)
 
 
 def _twist(before: NDArray[np.float64], after: NDArray[np.float64], dt_s: float) -> tuple[Any, Any]:
