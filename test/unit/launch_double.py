@@ -47,18 +47,33 @@ ExecuteProcess = record(
     "ExecuteProcess", lambda *, cmd, name=None, output="log", shell=False, condition=None, additional_env=None: None
 )
 OnProcessStart = record("OnProcessStart", lambda *, target_action=None, on_start=None: None)
-Node = record(
-    "Node",
-    lambda *, executable, package=None, name=None, namespace=None, exec_name=None, parameters=None, remappings=None, ros_arguments=None, arguments=None, output="log", condition=None, respawn=False, respawn_delay=None: (
-        None
-    ),
-)
-LifecycleNode = record(
-    "LifecycleNode",
-    lambda *, name, namespace, executable, package=None, exec_name=None, parameters=None, remappings=None, ros_arguments=None, arguments=None, output="log", condition=None, respawn=False, respawn_delay=None: (
-        None
-    ),
-)
+
+
+def _node(
+    *,
+    executable,
+    package=None,
+    name=None,
+    namespace=None,
+    exec_name=None,
+    parameters=None,
+    remappings=None,
+    ros_arguments=None,
+    arguments=None,
+    output="log",
+    condition=None,
+    respawn=False,
+    respawn_delay=None,
+):
+    """The documented keywords of launch_ros.actions.Node, with those of the ExecuteProcess below it."""
+
+
+def _lifecycle_node(*, name, namespace, executable, package=None, parameters=None, arguments=None, output="log"):
+    """Those of launch_ros.actions.LifecycleNode that a launch file here may use; name and namespace are required."""
+
+
+Node = record("Node", _node)
+LifecycleNode = record("LifecycleNode", _lifecycle_node)
 OnStateTransition = record(
     "OnStateTransition",
     lambda *, entities, target_lifecycle_node=None, transition=None, start_state=None, goal_state=None: None,

@@ -25,6 +25,7 @@ from wm_ros.nodes.bag_qos import message_class
 from wm_ros.nodes.runner import PARENT
 
 START_S = 60.0  # a process must offer its services within this time
+ANSWER_S = 3.0  # a node that still speaks so long after a request has not received it
 HEARTBEAT_S = 15.0  # an active node says something on /diagnostics within this time
 STEADY_S = 60.0  # active for as long as this: the back-off begins anew
 LONGEST_BACK_OFF_S = 30.0
@@ -56,6 +57,12 @@ class Child:
     shared: set[str] = field(default_factory=set)
     client: Any = None
     future: Any = None
+
+    @property
+    def label(self) -> str:
+        """Lifecycle state that the node itself last spoke of; "" before it has said anything."""
+        status = self.statuses.get("lifecycle")
+        return status.values.get("state", "") if status else ""
 
     @property
     def alive(self) -> bool:
@@ -159,23 +166,33 @@ class Supervisor:
         now_s = time.monotonic()
         if child.state == "starting":
             busy = any(other.state in ("starting", "configuring") for other in earlier)
-            if not busy and child.client.service_is_ready():
+            # It has spoken itself: the services of a killed predecessor look alive for some seconds more.
+            if not busy and child.label == "unconfigured" and child.client.service_is_ready():
                 self._request(child, Transition.TRANSITION_CONFIGURE, "configuring")
             elif not busy and now_s - child.since_s > START_S:
-                self._restart(child, f"no services after {START_S:g} s")
+                self._restart(child, f"not ready after {START_S:g} s")
         elif child.state == "inactive":
             if not any(other.state in ("starting", "configuring", "inactive", "activating") for other in earlier):
                 self._request(child, Transition.TRANSITION_ACTIVATE, "activating")
-        elif child.state in ("configuring", "activating") and child.future.done():
-            if child.future.result() is not None and child.future.result().success:
-                self._set(child, "inactive" if child.state == "configuring" else "active", "")
-            else:
-                raise UserError(self._reason(child))
+        elif child.state in ("configuring", "activating"):
+            self._await_transition(child)
         elif child.state == "active":
             if now_s - child.since_s > STEADY_S:
                 child.failures = 0
             if now_s - max(child.heard_s, child.since_s) > HEARTBEAT_S:
                 self._restart(child, f"no word on {topics.DIAGNOSTICS.name} for {HEARTBEAT_S:g} s")
+
+    def _await_transition(self, child: Child) -> None:
+        start, goal = ("unconfigured", "inactive") if child.state == "configuring" else ("inactive", "active")
+        if child.future.done():
+            if not child.future.result().success:
+                raise UserError(self._reason(child))
+            self._set(child, goal, "")
+        elif child.heard_s - child.since_s > ANSWER_S:  # it is not at work on it, or its answer was lost
+            if child.label == goal:
+                self._set(child, goal, "")
+            elif child.label == start:
+                child.state, child.since_s = ("starting" if goal == "inactive" else "inactive"), time.monotonic()
 
     def _request(self, child: Child, transition: int, state: str) -> None:
         request = ChangeState.Request()
