@@ -142,16 +142,16 @@ def eval_(
             raise UserError(f"--bundle '{item}': write name=folder with one of {', '.join(NAMES)}")
         bundles[name] = chosen
     with fresh_folder(out, force) as folder:
-        report = evaluate(
+        found = evaluate(
             sources,
             folder,
             names=[c.value for c in capability] if capability else NAMES,
             bundles=bundles,
             threads=threads,
             device=device,
-            progress=lambda found: track(found, "evaluating", console=Console(stderr=True)),
+            progress=lambda episodes: track(episodes, "evaluating", console=Console(stderr=True)),
         )
-    print_metrics(report)
+    print_metrics(found.report)
     console.print(f"report: {out / 'report.html'}", highlight=False)
 
 

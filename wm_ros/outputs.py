@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from wm_ros.errors import UserError
 
@@ -21,16 +22,13 @@ def fresh_folder(out: Path, force: bool = False) -> Iterator[Path]:
     """
     if out.exists() and not force and (out.is_file() or any(out.iterdir())):
         raise UserError(f"'{out}' exists and is not empty: choose another name, or overwrite it with --force")
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    # A hidden folder beside it, on the same disk; inside, the final name, which some writers put into file names.
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as hidden:
+        part = Path(hidden) / out.name
         yield part
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    if out.is_dir():
-        shutil.rmtree(out)
-    elif out.exists():
-        out.unlink()
-    part.rename(out)
+        if out.is_dir():
+            shutil.rmtree(out)
+        elif out.exists():
+            out.unlink()
+        part.rename(out)

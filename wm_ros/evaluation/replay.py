@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ NEEDS: dict[str, tuple[topics.Topic, ...]] = {
     "future": (topics.IMAGE, topics.JOINT_STATES),
     "policy": (topics.IMAGE, topics.JOINT_STATES),
 }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found. report: as `metrics.json`. pictures: "capability: caption" → image or strip."""
+
+    report: dict[str, Any]
+    pictures: dict[str, NDArray[np.uint8]]
 
 
 class Pipeline:
@@ -79,15 +88,12 @@ def evaluate(
     threads: int = 2,
     device: str = "cpu",
     progress: Callable[[list[Episode]], Iterable[Episode]] = lambda episodes: episodes,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Run the capabilities over every episode of `sources`; write metrics.json, results.jsonl and report.html to `out`.
 
     Args:
         bundles: capability → bundle folder or name; the shipped lite bundles by default.
         progress: wraps the list of episodes, for a progress bar.
-
-    Returns:
-        what `metrics.json` holds.
 
     Raises:
         UserError: a source cannot be read or feeds no capability.
@@ -144,7 +150,7 @@ def evaluate(
     from wm_ros.evaluation.report import write_report
 
     write_report(out / "report.html", "Offline evaluation", report, pictures)
-    return report
+    return Evaluation(report, pictures)
 
 
 def _why(name: str, seen: set[type[Sample]], pipeline: Pipeline) -> str:
