@@ -2,8 +2,9 @@
 
 What differs from the paper: the images enter as the tokens of `state` (and of `lidar` where there is one) instead of
 a ResNet's feature map; the task is words instead of a number; the context holds a short history of joints and states,
-because one state says nothing of speed; and the decoder's output is added to the measured joints, so that an
-untrained head holds still. The part that predicts latent states is in `wm_ros.policy.jepa` and not needed to act.
+because one state says nothing of speed; and the decoder's output is added to the measured joints and to a linear path
+from their history, so that an untrained head holds still, or extrapolates where that path was fitted first. The part
+that predicts latent states is in `wm_ros.policy.jepa` and not needed to act.
 """
 
 from __future__ import annotations
@@ -174,6 +175,25 @@ class PolicyHead(nn.Module):
         change = self.action(decoded) + self._inertia(seen)
         chunk: Tensor = seen.joints[:, -1:] + change * self.context.norm.action_std
         return chunk
+
+    @torch.no_grad()
+    def start_from(self, coefficients: Tensor) -> None:
+        """Set the linear path to a linear model of the chunk, so that training starts at its quality.
+
+        Args:
+            coefficients: (1 + H·J, F·J) of `wm_ros.policy.baselines.fit_ridge`: one, joints now, and how far from now
+                they were at the H - 1 steps before → commands minus joints now, rad.
+        """
+        norm, config = self.context.norm, self.config
+        past, joints, steps = config.joint_history - 1, len(config.joint_names), config.chunk_steps
+        scaled = coefficients.view(-1, steps, joints) / norm.action_std
+        now, before = scaled[1 : 1 + joints], scaled[1 + joints :].view(past, joints, steps, joints)
+        weight = torch.zeros(steps, joints, past + 1, 2, joints)  # output, history, (where, moved), input
+        weight[:, :, -1, 0] = (now * norm.joint_std[:, None, None]).permute(1, 2, 0)
+        weight[:, :, :-1, 1] = (before * norm.move_std[None, :, None, None]).permute(2, 3, 0, 1)
+        bias = scaled[0] + (now * norm.joint_mean[:, None, None]).sum(0)
+        self.inertia.weight.copy_(weight.flatten(2).flatten(0, 1))
+        self.inertia.bias.copy_(bias.flatten())
 
     def _inertia(self, seen: Observation) -> Tensor:
         norm, now = self.context.norm, seen.joints[:, -1:]

@@ -29,7 +29,7 @@ class LatentObjective(nn.Module):
         context: ContextEncoder,
         momentum: float = 0.996,
         width: int = 64,
-        layers: int = 2,
+        layers: int = 1,
     ) -> None:
         super().__init__()
         sizes = config.transformer

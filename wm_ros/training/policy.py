@@ -52,7 +52,7 @@ class PolicyTrainConfig(TrainConfig):
     drop_state: float = 0.1
     drop_bev: float = 0.5
     drop_history: float = 0.1
-    joint_noise_rad: float = 0.001
+    joint_noise_rad: float = 0.0
 
 
 class PolicyTask(Task):
@@ -62,9 +62,10 @@ class PolicyTask(Task):
     config_type = PolicyTrainConfig
 
     config: PolicyTrainConfig
+    fitted: dict[str, Any]
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
-        """Align the sources, compute their state tokens, fit the normalisation and build the modules."""
+        """Align the sources, compute their state tokens, fit normalisation and baselines, build the modules."""
         config, cache = self.config, self.work_dir / "cache"
         aligned = [align(source, config.joint_names, cache) for source in sources]
         aligned, self.state_sha256 = state_tokens(aligned, config.state_bundle)
@@ -76,6 +77,8 @@ class PolicyTask(Task):
         self.model = self._model_config(aligned)
         head = PolicyHead(self.model)
         self._normalise(head)
+        self.fitted = self._fit_baselines()
+        head.start_from(torch.from_numpy(self.fitted["ridge"]).float())
         # The target starts as a copy, so the normalisation comes first.
         self.modules = torch.nn.ModuleDict({"head": head, "latent": LatentObjective(self.model, head.context)})
         return self.train_set, self.validation_set
@@ -125,9 +128,8 @@ class PolicyTask(Task):
         return found | {"latent_std": spread / max(count, 1)}
 
     def export(self, out: Path, run: RunInfo) -> None:
-        """Fit the baselines on training windows and write the bundle; the latent part stays behind."""
+        """Write head and baselines to a bundle; the latent part stays behind."""
         head = self._head
-        fitted = self._fit_baselines()
         public = dict(zip(self.sources, run.sources, strict=True))
         command = run.command
         for source, said in public.items():
@@ -143,7 +145,9 @@ class PolicyTask(Task):
             capability="policy", name="policy-lite", model=self.model, training=record, metrics={"validation": run.log}
         )
         tensors = {f"model.{name}": value for name, value in head.state_dict().items()}
-        tensors |= {f"baseline.{name}": torch.from_numpy(value.astype(np.float32)) for name, value in fitted.items()}
+        tensors |= {
+            f"baseline.{name}": torch.from_numpy(value.astype(np.float32)) for name, value in self.fitted.items()
+        }
         save_bundle(out, config, tensors, policy_card(config, self.config.latent_weight, len(self.train_set)))
 
     # ------------------------------------------------------------------------- parts
