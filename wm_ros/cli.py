@@ -65,10 +65,12 @@ def main() -> None:
 
 @app.command()
 def info(bag: Annotated[Path, typer.Argument(help="A rosbag2 folder or an .mcap file.")]) -> None:
-    """Say what is in a bag and which capabilities it can feed."""
+    """Say what is in a bag, or in each bag of a folder, and which capabilities it can feed."""
+    from wm_ros.data.bags import find_bags
     from wm_ros.data.info import describe, print_info
 
-    print_info(describe(bag))
+    for found in find_bags(bag) or [bag]:
+        print_info(describe(found))
 
 
 @app.command()
