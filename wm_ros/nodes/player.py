@@ -176,7 +176,7 @@ class _Player:
         found, since_s = -1, time.perf_counter()
         while time.perf_counter() < end_s and not self._stopped.is_set():
             self._tick(clock_ns, force=True)
-            now = sum(p.get_subscription_count() for p in self._publishers.values())
+            now = sum(p.get_subscription_count() for p in (*self._publishers.values(), self._clock))
             if now != found:
                 found, since_s = now, time.perf_counter()
             elif now and time.perf_counter() - since_s >= STEADY_S:
@@ -197,7 +197,7 @@ class _Player:
             zero_s = time.perf_counter()
             for name, _, t_ns, cdr in messages:
                 due_s = zero_s + (t_ns - first_ns) / NANO / self._report.rate
-                if not self._wait_until(due_s, zero_s, first_ns):
+                if not self._wait_until(due_s, t_ns):
                     break
                 self._tick(t_ns)
                 self._report.lateness_ms.append(max(0.0, time.perf_counter() - due_s) * 1e3)
@@ -226,8 +226,8 @@ class _Player:
         for _, message in sorted((entry for entries in kept.values() for entry in entries), key=lambda e: e[0]):
             yield message
 
-    def _wait_until(self, due_s: float, zero_s: float, first_ns: int) -> bool:
-        """Sleep until `due_s`, ticking the clock in long gaps; False if it is time to stop."""
+    def _wait_until(self, due_s: float, due_ns: int) -> bool:
+        """Sleep until `due_s`, ticking the clock in long gaps up to `due_ns`; False if it is time to stop."""
         while not self._stopped.is_set():
             left_s = due_s - time.perf_counter()
             if left_s <= 0:
@@ -236,7 +236,8 @@ class _Player:
                 self._stopped.wait(left_s)
                 continue
             self._stopped.wait(CLOCK_PERIOD_S)
-            self._tick(first_ns + round((time.perf_counter() - zero_s) * self._report.rate * NANO))
+            ahead_s = max(0.0, due_s - time.perf_counter())
+            self._tick(due_ns - round(ahead_s * self._report.rate * NANO))
         return False
 
     def _tick(self, stamp_ns: int, force: bool = False) -> None:

@@ -26,6 +26,7 @@ from wm_ros.nodes.bag_qos import TABLE, message_class, recorded_profile, recorde
 from wm_ros.nodes.bag_sink import BagSink
 from wm_ros.nodes.sim_clock import SimClock
 from wm_ros.nodes.stopping import stop_event
+from wm_ros.topics import Topic
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ WAITING = 1000
 
 # Always there, and said by nodes that have no data yet: these do not tell which clock is in use.
 BACKGROUND = ("/diagnostics", "/rosout", "/parameter_events")
+CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock")
 NOT_RECORDED = ("/clock", "/rosout", "/parameter_events")
 
 
@@ -155,11 +157,11 @@ class Recorder:
             reliability=ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.VOLATILE,
         )
-        self._listen(message_class("rosgraph_msgs/msg/Clock"), "/clock", self._on_clock, newest)
+        self._listen(message_class(CLOCK.type), CLOCK.name, self._on_clock, newest)
         # Those that we know are subscribed to before anybody publishes, so that not even the first message is missed.
-        for topic in (*TABLE.values(), table.DIAGNOSTICS):
+        for topic in (*TABLE.values(), table.DIAGNOSTICS, CLOCK):
             name = "/" + topic.name.strip("/")
-            if self._wanted is None or name in self._wanted:
+            if name in self._wanted if self._wanted is not None else name not in NOT_RECORDED:
                 self._subscribe(name, topic.type)
         self._looked_s = float("-inf")
 
@@ -236,7 +238,7 @@ class Recorder:
 
     def _on_message(self, name: str, wall_ns: int, cdr: bytes) -> None:
         if self.sim_time is None and name not in BACKGROUND:
-            self.sim_time = self._node.count_publishers("/clock") > 0
+            self.sim_time = self._node.count_publishers(CLOCK.name) > 0
             self._flush()
         if len(self._waiting) == WAITING:
             self.records[self._waiting.popleft()[0]].dropped += 1
