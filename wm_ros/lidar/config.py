@@ -1,0 +1,83 @@
+"""What a lidar bundle says of its model: grid, network, forecast; metres, seconds, the sensor frame (x forward, z up)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from wm_ros.bundle import StrictModel
+
+
+class VoxelConfig(StrictModel):
+    """The 3D grid that the encoder sees.
+
+    Attributes:
+        range_m: x0, y0, z0, x1, y1, z1 in the sensor frame. size_m: edges of a voxel along x, y, z.
+        max_points: of one voxel, the first ones count. max_voxels: of one sweep, the first ones seen count.
+    """
+
+    range_m: tuple[float, float, float, float, float, float] = (-51.2, -51.2, -3.0, 51.2, 51.2, 1.0)
+    size_m: tuple[float, float, float] = (0.2, 0.2, 0.1)
+    max_points: int = Field(default=5, ge=1)
+    max_voxels: int = Field(default=40_000, ge=1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x; one more in z than fits, as in the paper's grid."""
+        low, high = self.range_m[:3], self.range_m[3:]
+        x, y, z = (round((b - a) / size) for a, b, size in zip(low, high, self.size_m, strict=True))
+        return z + 1, y, x
+
+
+class EncoderConfig(StrictModel):
+    """The 12-convolution backbone (AD-L-JEPA §1.2); the paper has channels 16, 32, 64, 64 and out 128.
+
+    Attributes:
+        channels: of the four levels. out_channels: of each height of the BEV map.
+        strides: (z, y, x) of the convolutions that enter levels 2, 3 and 4.
+        dilate: kernel 3 at these strides as in the paper; without, the kernel is as large as the stride, which makes
+            far fewer sites and is how the lite size keeps to its time.
+    """
+
+    channels: tuple[int, int, int, int] = (8, 16, 32, 32)
+    out_channels: int = 32
+    strides: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]] = ((2, 2, 2), (2, 2, 2), (2, 1, 1))
+    dilate: bool = False
+
+
+class OccupancyConfig(StrictModel):
+    """The forecast and the grid on which it is made and measured.
+
+    Attributes:
+        horizons_s: seconds ahead. sweeps: how many past sweeps it sees, the newest included.
+        cells: along each side of the square grid around the sensor. cell_m: edge of a cell.
+        band_m: the obstacle band, metres above the road. range_m: points nearer or farther are left out.
+        azimuth_bins: of the visibility test. channels: of the head's three scales.
+        past_embedding: how many sweeps back the second BEV embedding lies that the head sees.
+    """
+
+    horizons_s: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0)
+    sweeps: int = Field(default=5, ge=1)
+    cells: int = Field(default=256, ge=8)
+    cell_m: float = Field(default=0.4, gt=0)
+    band_m: tuple[float, float] = (0.33, 2.73)
+    range_m: tuple[float, float] = (2.5, 80.0)
+    azimuth_bins: int = Field(default=900, ge=8)
+    channels: tuple[int, int, int] = (24, 40, 64)
+    past_embedding: int = Field(default=4, ge=1)
+
+
+class LidarConfig(StrictModel):
+    """Architecture and preprocessing of `lidar`.
+
+    Attributes:
+        sensor_height_m: above the road; the obstacle band is measured from the road.
+        token_grid: the BEV map is pooled to this many tokens along each side.
+        extrapolate_s: how far a pose may lie from the newest odometry; farther, the forecast is withheld.
+    """
+
+    voxels: VoxelConfig = VoxelConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    occupancy: OccupancyConfig = OccupancyConfig()
+    sensor_height_m: float = Field(default=1.73, gt=0)
+    token_grid: int = Field(default=8, ge=1)
+    extrapolate_s: float = Field(default=0.15, gt=0)

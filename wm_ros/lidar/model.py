@@ -1,0 +1,29 @@
+"""What a lidar bundle holds: the encoder and the forecast head."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wm_ros.lidar.config import LidarConfig
+from wm_ros.lidar.encoder import BevEncoder
+from wm_ros.lidar.occupancy import ForecastHead
+
+
+class LidarModel(nn.Module):
+    """Encoder, head, and the pooling of a BEV map to tokens."""
+
+    def __init__(self, config: LidarConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BevEncoder(config)
+        if tuple(config.occupancy.cells // 2 for _ in range(2)) != self.encoder.bev_shape:
+            raise ValueError(
+                f"occupancy.cells {config.occupancy.cells} must be twice the BEV map's {self.encoder.bev_shape}"
+            )
+        self.head = ForecastHead(config.occupancy, self.encoder.bev_channels)
+
+    def tokens(self, bev: Tensor) -> Tensor:
+        """(B, C, rows, columns) → (B, T, C), T = token_grid², row by row."""
+        side = self.config.token_grid
+        return F.adaptive_avg_pool2d(bev, side).flatten(2).transpose(1, 2)
