@@ -129,7 +129,8 @@ def _cleaned(table: NDArray[Any]) -> NDArray[np.float32]:
                 if name in layout:
                     points[:, column] = table[name]
     if not np.isfinite(points).all():
-        points = points[np.isfinite(points[:, :3]).all(axis=1)]  # a copy, so it may be written to
+        good = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1]) & np.isfinite(points[:, 2])
+        points = points.take(np.flatnonzero(good), axis=0)  # a copy, so it may be written to
         points[:, 3] = np.where(np.isfinite(points[:, 3]), points[:, 3], 0)
     if "intensity" in layout and len(points):
         lowest, highest = points[:, 3].min(), points[:, 3].max()
