@@ -27,7 +27,7 @@ class FramesConfig(StrictModel):
     """Stage II: causal cross-attention, then a diffusion transformer over the change of the frame's latent."""
 
     width: int = 128
-    layers: int = 6
+    layers: int = 4
     heads: int = 4
     patch: int = Field(default=2, description="latent cells per token edge")
     fusion_layers: int = 2
@@ -61,7 +61,7 @@ class FutureConfig(StrictModel):
     rate_hz: float = 15.0
     history_steps: int = 12
     horizon_steps: int = 30
-    state_gap_steps: int = Field(default=3, ge=1, description="grid steps between the previous and the current state")
+    state_gap_steps: int = Field(default=5, ge=1, description="grid steps between the previous and the current state")
     state_tokens: int = 2
     state_width: int = 128
     image_height: int = 96

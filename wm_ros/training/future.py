@@ -7,6 +7,7 @@ that of the state bundle and stays as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights
+from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
 from wm_ros.future.baselines import constant_velocity
 from wm_ros.future.config import FutureConfig
@@ -31,9 +33,9 @@ from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.model import StateModel
 from wm_ros.training.future_card import write_card
-from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, gather
+from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, encoded, gather
 from wm_ros.training.task import RunInfo, Task, TrainConfig
-from wm_ros.training.windows import align, split_episodes, with_tokens
+from wm_ros.training.windows import align, split_episodes
 
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 DETAIL_SCALES = (0.01, 0.02, 0.04, 0.08, 0.16)
@@ -45,6 +47,7 @@ class FutureTrainConfig(TrainConfig):
 
     Attributes:
         state_bundle: whose tokens and autoencoder to use. validation: share of episodes held out.
+        stride: grid steps between training windows (see `future_windows`).
         frames_batch: examples of each batch that stage II learns from (it costs twenty times stage I).
         modality_dropout: share of examples that lack joints, a hand or the previous state.
         painted: validation examples for which frames are painted.
@@ -53,6 +56,7 @@ class FutureTrainConfig(TrainConfig):
     model: FutureConfig = FutureConfig()
     state_bundle: str = "state-lite"
     validation: float = 0.08
+    stride: int = 5
     validation_windows: int = 512
     frames_batch: int = 16
     modality_dropout: float = 0.08
@@ -84,11 +88,13 @@ class FutureTask(Task):
         cache = self.work_dir / "cache"
         size = {"width": config.image_width, "height": config.image_height}
         aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
-        tokens = [with_tokens(each, _map(state.encode), bundle.weights_sha256) for each in aligned]
-        key = bundle.weights_sha256 + " latents"
-        latents = [with_tokens(each, _map(state.autoencoder.encode), key) for each in aligned]
+        stride, sha = self.config.stride, bundle.weights_sha256
+        if math.gcd(stride, config.state_gap_steps, *config.frame_steps) != stride:
+            raise UserError(f"stride = {stride} does not divide the steps between states and between frames; use 1")
+        states = [encoded(each, stride, _map(state.encode), sha) for each in aligned]
+        latents = [encoded(each, stride, _map(state.autoencoder.encode), sha + " latents") for each in aligned]
         split = [split_episodes(len(each.episodes), self.config.validation, seed) for each in aligned]
-        data = gather(tokens, latents, split)
+        data = gather(aligned, states, latents, split, stride)
         episodes = data.episodes(data.training)
         mean_steps = float(np.mean([len(body) for body in episodes]))
         config = config.model_copy(update={"mean_episode_s": mean_steps / config.rate_hz})
@@ -128,8 +134,9 @@ class FutureTask(Task):
         norm.latent_mean.copy_(now.mean((0, 2, 3)))
         norm.latent_std.copy_(now.std((0, 2, 3)).clamp(min=1e-4))
         for index, step in enumerate(config.frame_steps):
-            later = data.latents[torch.minimum(some + step, data.last[some])].float()
-            norm.change_std[index] = (later - now).std((0, 2, 3)).clamp(min=1e-4)
+            lasts = some + step <= data.last[some]
+            later = data.latents[(some + step)[lasts]].float()
+            norm.change_std[index] = (later - now[lasts]).std((0, 2, 3)).clamp(min=1e-4)
         held = [{k: validation[i][k] for k in ("body", "future", "there")} for i in range(len(validation))]
         past, truth, seen = (torch.stack([row[k] for row in held]) for k in ("body", "future", "there"))
         base = self.model.trajectory.base

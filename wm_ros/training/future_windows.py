@@ -2,24 +2,29 @@
 
 Arrays of all episodes are held in memory (latents in half precision: 6 kB per image). Windows are those that the
 capability would cut from the same episodes: before its start an episode is at rest, and the previous state is the
-first one until there is an older.
+first one until there is an older. Encoding images is most of the preparation, so with a `stride` only every stride-th
+step of an episode is encoded and has a window; the stride divides the steps between frames and between states.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
+from wm_ros.future.memory import MAX_STATE_GAP_S
 from wm_ros.nn.language import batch_ids
 from wm_ros.nn.preprocessing import to_tensor
-from wm_ros.training.aligned import Aligned
+from wm_ros.training.aligned import Aligned, FramesToTokens, with_tokens
 
 Item = dict[str, Tensor]
 
@@ -32,6 +37,7 @@ class Recordings:
         body: (N, V) float32. states: (N, T, D) float32. latents: (N, C, h, w) float16.
         text: (N,) index into `words` (M, 2, L). first, last: (N,) bounds of the episode of each step.
         frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 2) source and row.
+        stride: states and latents are there at every stride-th step of an episode, zero elsewhere.
         training, validation: numbers of the first steps of the episodes of each side.
     """
 
@@ -42,8 +48,9 @@ class Recordings:
     words: Tensor
     first: Tensor
     last: Tensor
-    frames: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]
+    frames: list[NDArray[np.uint8]]
     place: Tensor
+    stride: int
     training: list[int]
     validation: list[int]
 
@@ -52,20 +59,42 @@ class Recordings:
         return [self.body[start : int(self.last[start]) + 1] for start in starts]
 
 
+def encoded(source: Aligned, stride: int, encode: FramesToTokens, key: str) -> NDArray[np.float32]:
+    """`encode` of every stride-th image of each episode of `source`, (N, …); zero in between. Cached by `key`."""
+    if stride == 1:
+        return np.asarray(with_tokens(source, encode, key)["tokens"])
+    spans = zip(source.starts[:-1], source.starts[1:], strict=True)
+    rows = np.concatenate([np.arange(start, end, stride) for start, end in spans])
+    path = source.folder / f"every-{stride}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    if not path.is_file():
+        parts = [encode(source["frames"][rows[at : at + 64]]) for at in range(0, len(rows), 64)]
+        part = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(part, np.concatenate(parts))
+        part.rename(path)
+    some = np.load(path)
+    every = np.zeros((len(source), *some.shape[1:]), np.float32)
+    every[rows] = some
+    return every
+
+
 def gather(
-    tokens: Sequence[Aligned], latents: Sequence[Aligned], split: Sequence[tuple[list[int], list[int]]]
+    sources: Sequence[Aligned],
+    states: Sequence[NDArray[np.float32]],
+    latents: Sequence[NDArray[np.float32]],
+    split: Sequence[tuple[list[int], list[int]]],
+    stride: int = 1,
 ) -> Recordings:
     """Join sources.
 
     Args:
-        tokens, latents: each source with its `tokens`, and the same with latents in their place.
+        states, latents: of each source, as `encoded` gives them.
         split: for each source, the numbers of its episodes for training and for validation.
     """
-    texts = sorted({text for source in tokens for text in source.texts})
+    texts = sorted({text for source in sources for text in source.texts})
     first, last, text, place = [], [], [], []
     sides: tuple[list[int], list[int]] = ([], [])
     offset = 0
-    for number, source in enumerate(tokens):
+    for number, source in enumerate(sources):
         for episode, (start, end) in enumerate(zip(source.starts[:-1], source.starts[1:], strict=True)):
             first.append(np.full(end - start, offset + start))
             last.append(np.full(end - start, offset + end - 1))
@@ -77,18 +106,19 @@ def gather(
         offset += len(source)
     bodies = [
         np.concatenate([np.asarray(source["hands"]).reshape(len(source), 6), np.asarray(source["joints"])], 1)
-        for source in tokens
+        for source in sources
     ]
     return Recordings(
         body=torch.from_numpy(np.concatenate(bodies).astype(np.float32)),
-        states=torch.from_numpy(np.concatenate([np.asarray(source["tokens"]) for source in tokens])),
-        latents=torch.cat([torch.from_numpy(np.asarray(source["tokens"], np.float16)) for source in latents]),
+        states=torch.from_numpy(np.concatenate(states)),
+        latents=torch.cat([torch.from_numpy(each.astype(np.float16)) for each in latents]),
         text=torch.from_numpy(np.concatenate(text)),
         words=batch_ids(texts),
         first=torch.from_numpy(np.concatenate(first)),
         last=torch.from_numpy(np.concatenate(last)),
-        frames=[source["frames"] for source in tokens],
+        frames=[source["frames"] for source in sources],
         place=torch.from_numpy(np.concatenate(place)),
+        stride=stride,
         training=sides[0],
         validation=sides[1],
     )
@@ -116,7 +146,7 @@ class FutureWindows(Dataset[Item]):
         images: bool = False,
     ) -> None:
         self.config, self.data, self.images = config, recordings, images
-        spans = [np.arange(start, int(recordings.last[start]) + 1 - skip) for start in starts]
+        spans = [np.arange(start, int(recordings.last[start]) + 1 - skip, recordings.stride) for start in starts]
         self.index = np.concatenate(spans) if spans else np.zeros(0, np.int64)
         if limit is not None and limit < len(self.index):
             self.index = np.random.default_rng(seed).permutation(self.index)[:limit]
@@ -131,12 +161,13 @@ class FutureWindows(Dataset[Item]):
         ahead = torch.arange(now + 1, now + config.horizon_steps + 1)
         due = torch.tensor([now + step for step in config.frame_steps]).clamp(max=last)
         previous = max(now - config.state_gap_steps, first)
+        late_s = (config.state_gap_steps - (now - previous)) / config.rate_hz  # as in the capability's memory
         body = data.body[past]
         row = {
             "body": torch.nan_to_num(body),
             "states": data.states[[previous, now]],
             "words": data.words[data.text[now]],
-            "known": self._known(body, now > first),
+            "known": self._known(body, now > first and late_s < MAX_STATE_GAP_S),
             "future": torch.nan_to_num(data.body[ahead.clamp(max=last)]),
             "there": ahead <= last,
             "latent": data.latents[now].float(),

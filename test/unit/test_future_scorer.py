@@ -1,0 +1,114 @@
+"""The scorer against motions whose errors are known by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from wm_ros.bundle import TrainingRecord
+from wm_ros.evaluation.future import SCORER
+from wm_ros.future import CAPABILITY
+from wm_ros.future import model as bundles
+from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
+from wm_ros.kinematics import G1_JOINTS
+from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.types import Frame, HandTrajectory, JointCommand, StateTokens
+
+CONFIG = FutureConfig(
+    state_width=16,
+    image_height=32,
+    image_width=64,
+    trajectory=TrajectoryConfig(width=32, layers=1, heads=2),
+    frames=FramesConfig(width=32, layers=1, heads=2),
+    autoencoder=AutoencoderConfig(channels=4, width=16, blocks=1),
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("bundle") / "b"
+    record = TrainingRecord(command="-", data=[], data_licence="-", seed=0, steps=0)
+    bundles.save(path, "tiny", bundles.FutureModel(CONFIG), record, "# card")
+    return path
+
+
+def scored(bundle, right_m, left_m=lambda t: np.array([0.3, 0.2, 0.1]), steps=45):
+    """Scores of an episode whose wrists are at right_m(t), left_m(t); no joints, so that they are as given."""
+    capability, scorer = CAPABILITY.from_bundle(bundle), SCORER(bundle)
+    rng = np.random.default_rng(0)
+    for step in range(steps):
+        stamp, t = 10**12 + round(step * 1e9 / 15), step / 15
+        hands = [
+            HandTrajectory(stamp, "torso", side, np.zeros(1), np.float32(path(t))[None], np.ones(1, bool))
+            for side, path in (("left", left_m), ("right", right_m))
+        ]
+        shade = np.full((32, 64, 3), 60 + 2 * step, np.uint8)
+        command = JointCommand(stamp, "", G1_JOINTS, rng.normal(size=26))
+        tokens = StateTokens(stamp, "camera", np.zeros((2, 16), np.float32))
+        for sample in (command, *hands, Frame(stamp, "camera", shade), tokens):
+            scorer.observe(sample)
+            prediction = capability.step(sample)
+            if prediction is not None:
+                scorer.predict(prediction)
+    return scorer.finish()
+
+
+@pytest.fixture(scope="module")
+def moving_right(bundle):
+    return scored(bundle, lambda t: np.array([0.3 + 0.1 * t, -0.2, 0.1]))
+
+
+def figure(scores, name, method):
+    return next(metric.statistics[method] for metric in scores.metrics if metric.name == name)
+
+
+def test_hold_is_off_by_the_distance_travelled(moving_right):
+    assert figure(moving_right, "hand_fde@0.5s", "hold") == pytest.approx(50.0, abs=0.01)
+    # The seven steps up to 0.5 s: 1/15 … 7/15 s, four of them on average.
+    assert figure(moving_right, "hand_ade@0.5s", "hold") == pytest.approx(100 * 4 / 15, abs=0.01)
+
+
+def test_only_predictions_whose_time_came_are_scored(moving_right):
+    assert len(figure(moving_right, "hand_ade@2.0s", "model")) == 45 - 30
+    assert len(figure(moving_right, "hand_ade@0.2s", "model")) == 45 - 3
+
+
+def test_moving_counts_only_moving_frames(moving_right):
+    everything, moving = (figure(moving_right, f"hand_ade{s}@0.5s", "hold") for s in ("", "_moving"))
+    assert 0 < len(everything) - len(moving) < 4  # the first frames have no past to move in
+
+
+def test_a_still_right_wrist_gives_way_to_a_moving_left_one(bundle):
+    still = lambda t: np.array([0.3, -0.2, 0.1])  # noqa: E731
+    scores = scored(bundle, still, lambda t: np.array([0.3, 0.2, 0.1 + 0.2 * t]))
+    assert scores.rows[0]["side"] == "left"
+    assert figure(scores, "hand_fde@1.0s", "hold") == pytest.approx(200.0, abs=0.01)
+    assert scored(bundle, still).rows[0]["side"] == "right"
+
+
+def test_all_baselines_and_controls_are_there(moving_right):
+    names = {metric.name: set(metric.statistics) for metric in moving_right.metrics}
+    for horizon in ("0.2s", "0.5s", "1.0s", "2.0s"):
+        assert names[f"hand_ade@{horizon}"] == {"model", "hold", "constant_velocity", "phase", "ridge"}
+    for horizon in ("0.33s", "0.67s", "1.0s"):
+        for key in ("frame_psnr", "frame_ssim", "frame_psnr_true", "frame_ssim_true"):
+            assert names[f"{key}@{horizon}"] == {"model", "copy_last", "no_trajectory", "shuffled"}
+
+
+def test_without_joints_no_joint_figure_is_made_up(moving_right):
+    assert not any(metric.name.startswith("joint") for metric in moving_right.metrics)
+
+
+def test_copy_last_is_compared_with_the_frame_that_came(moving_right):
+    # Brightness rises by 2 levels per step, 10 per third of a second.
+    expected = -20 * np.log10(10 / 255)
+    assert figure(moving_right, "frame_psnr@0.33s", "copy_last") == pytest.approx(expected, abs=0.01)
+
+
+def test_pictures_show_frames_and_the_wrist(moving_right):
+    assert len(moving_right.pictures) == 2
+    assert all(image.ndim == 3 and image.dtype == np.uint8 for image in moving_right.pictures.values())
+
+
+def test_an_episode_without_predictions_has_no_metrics(bundle):
+    assert SCORER(bundle).finish().metrics == []
