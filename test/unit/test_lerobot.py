@@ -216,6 +216,19 @@ def test_damage_is_named(v2):
         lerobot_episodes(v2, [], {})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("features", []), ("data_path", "data/{nothing}.parquet"), ("data_path", 3)]
+)
+@pytest.mark.parametrize("layout", ["v2", "v3"])
+def test_garbled_metadata_is_one_line(layout, key, value, request):
+    root = request.getfixturevalue(layout)
+    changed = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**changed, key: value}))
+    with pytest.raises(UserError, match="metadata lacks or garbles") as said:
+        lerobot_episodes(root, [], {})
+    assert "\n" not in str(said.value)
+
+
 def test_a_row_of_the_wrong_width_is_named(v2):
     changed = info("v2.1")
     changed["features"]["observation.state"] = {"dtype": "float32", "shape": [6], "names": NAMES[:6]}

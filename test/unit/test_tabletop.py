@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from wm_ros.data.simulator import tabletop
 from wm_ros.data.simulator import tabletop_motion as motion
-from wm_ros.data.simulator.tabletop import START_NS, tabletop_samples
+from wm_ros.data.simulator.tabletop import START_NS, carried_poses, tabletop_samples
+from wm_ros.data.simulator.tabletop_plan import reachable_scene
 from wm_ros.errors import UserError
 from wm_ros.kinematics import ARM_JOINTS, G1_JOINTS, hands_of
 from wm_ros.types import Frame, HandTrajectory, Instruction, JointCommand, Joints
@@ -94,9 +94,9 @@ def test_the_picture_is_lit_and_shows_more_than_a_table(episode):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_named_object_rises_with_the_hand(seed):
-    scene, _, measured, _ = tabletop._reachable(seed, TIMES, -1)
+    scene, _, measured, _ = reachable_scene(seed, TIMES, -1)
     plan, item = scene.plans[0], scene.items[0]
-    carried = tabletop._carried(scene, measured, TIMES)
+    carried = carried_poses(scene, measured, TIMES)
     at_rest, high = plan.held_s[0] > TIMES, int(np.argmin(np.abs(TIMES - plan.strokes[1].end_s - 0.15)))
     np.testing.assert_array_equal(carried[at_rest], np.broadcast_to(item.pose, carried[at_rest].shape))
     assert carried[high, 2, 3] > item.pose[2, 3] + 0.03
@@ -110,7 +110,7 @@ def test_the_named_object_rises_with_the_hand(seed):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_joints_are_smooth_within_limits_and_follow_their_commands(seed):
-    scene, command, measured, _ = tabletop._reachable(seed, TIMES, -1)
+    scene, command, measured, _ = reachable_scene(seed, TIMES, -1)
     for side in ("left", "right"):
         arm, places = motion.g1_arm(side), motion.columns(side, ARM_JOINTS)
         assert (command[:, places] >= arm.lower_rad).all() and (command[:, places] <= arm.upper_rad).all()
@@ -151,10 +151,16 @@ def test_lag_follows_a_ramp_as_the_differential_equation_does():
 )
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(UserError, match=f"{option} = {value}"):
-        next(tabletop_samples(0, **{option: value}))
+        tabletop_samples(0, **{option: value})
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_number_of_objects_can_be_asked_for(count):
-    scene, *_ = tabletop._reachable(0, TIMES, count)
+    scene, *_ = reachable_scene(0, TIMES, count)
     assert len(scene.items) == count and len({item.words for item in scene.items}) == count
+
+
+def test_a_table_too_full_is_refused(monkeypatch):
+    monkeypatch.setattr("wm_ros.data.simulator.tabletop_plan._ATTEMPTS", 0)
+    with pytest.raises(UserError, match="no room for 6 objects with seed 5"):
+        next(tabletop_samples(5, objects=6))
