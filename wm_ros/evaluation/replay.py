@@ -98,11 +98,12 @@ def evaluate(
     Raises:
         UserError: a source cannot be read or feeds no capability.
     """
+    found = [episode for source in sources for episode in episodes(source)]
+    names, chosen = list(names), bundles or {}
+    folders = {name: bundle_path(chosen[name]) for name in chosen}
+    folders |= {name: bundle_path(f"{name}-lite") for name in names if name not in chosen}
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    names = list(names)
-    folders = {name: bundle_path((bundles or {}).get(name, f"{name}-lite")) for name in names}
-    found = [episode for source in sources for episode in episodes(source)]
     pipeline = Pipeline(names, folders, device)
     metrics: dict[str, list[list[Metric]]] = {name: [] for name in names}
     counts = dict.fromkeys(names, 0)
