@@ -90,6 +90,36 @@ def test_what_is_played_is_recorded_byte_for_byte(bag, tmp_path):
     assert -5 < median < 250
 
 
+def test_nodes_that_wait_for_a_clock_do_not_decide_which_clock_is_recorded(tmp_path, bench):
+    from wm_ros.messages import Status, encode_diagnostics
+
+    write_bag(tmp_path / "bag", world(0.3))
+    recording = Recording(tmp_path / "again")
+    waiting = encode_diagnostics(0, [Status("policy: input", 3, "no data yet")])
+    for _ in range(5):
+        bench.publish_bytes("/diagnostics", waiting)
+        time.sleep(0.2)
+    play(tmp_path / "bag")
+    report = recording.end()
+    assert report.sim_time
+    assert report.topics["/diagnostics"].count >= 1
+    content = summary(tmp_path / "again")
+    assert START <= content.start_ns <= content.end_ns < START + 10**9
+
+
+def test_without_a_clock_the_time_is_that_of_the_wall(tmp_path, bench):
+    recording = Recording(tmp_path / "live")
+    for _ in range(10):
+        bench.publish(EgoPose(time.time_ns(), "odom", "base_link", np.eye(4)))
+        time.sleep(0.1)
+    report = recording.end()
+    assert not report.sim_time
+    assert report.topics["/odom"].count >= 3
+    assert abs(summary(tmp_path / "live").end_ns - time.time_ns()) < 20e9
+    median, _ = report.topics["/odom"].age()
+    assert 0 <= median < 250
+
+
 def test_the_spacing_of_stamps_is_kept_and_the_lateness_reported(bag):
     played = play(bag, rate=2.0, wait_subscribers_s=0.0)
     assert len(played.lateness_ms) == summary(bag).messages

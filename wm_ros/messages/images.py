@@ -37,6 +37,10 @@ LAYOUTS = {
     "8UC1": ("u1", 1),
     "mono16": ("u2", 1),
     "16UC1": ("u2", 1),
+    "yuv422": ("u1", 2),
+    "uyvy": ("u1", 2),
+    "yuv422_yuy2": ("u1", 2),
+    "yuyv": ("u1", 2),
 }
 # ROS names a Bayer pattern by its first row from the left, OpenCV by the second row from the second column.
 BAYER = {
@@ -104,14 +108,14 @@ def decode_compressed(cdr: bytes | memoryview, stamp_ns: int = 0) -> Frame:
         raise MessageError(f"CompressedImage.data: neither jpeg nor png (format '{message.format[:40]}')")
     if not 0 < width * height <= MAX_PIXELS:
         raise MessageError(f"CompressedImage.data: {width} × {height} pixels are none or more than {MAX_PIXELS}")
-    rgb = None
     try:
-        rgb = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise MessageError(f"CompressedImage.data: does not decode ({error.err})") from None
-    if rgb is None:
+    if bgr is None:
         raise MessageError("CompressedImage.data: does not decode")
-    return Frame(stamp_of(message.header, stamp_ns), message.header.frame_id, np.asarray(rgb, np.uint8))
+    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return Frame(stamp_of(message.header, stamp_ns), message.header.frame_id, rgb)
 
 
 def decode_state_tokens(cdr: bytes | memoryview, stamp_ns: int = 0) -> StateTokens:
@@ -181,6 +185,11 @@ def _rgb(array: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
         if min(mosaic.shape) < 2:
             raise MessageError(f"Image.height: a Bayer mosaic of {mosaic.shape[1]} × {mosaic.shape[0]} has no colour")
         return np.asarray(cv2.cvtColor(mosaic, BAYER[encoding.rstrip("0123456789")]), np.uint8)
+    if array.shape[2] == 2:
+        if array.shape[1] % 2:
+            raise MessageError(f"Image.width: {array.shape[1]} is odd, {encoding} holds pixels in pairs")
+        order = cv2.COLOR_YUV2RGB_UYVY if encoding in ("yuv422", "uyvy") else cv2.COLOR_YUV2RGB_YUY2
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(array), order), np.uint8)
     make_rgb: dict[str, Callable[[], NDArray[Any]]] = {
         "rgb8": lambda: array,
         "rgba8": lambda: array[:, :, :3],

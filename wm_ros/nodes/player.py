@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 CLOCK_PERIOD_S = 0.02
 """In gaps the clock ticks at 50 Hz of wall time: nodes with simulated time wake up in time."""
+KEPT = 100_000
 STEADY_S = 0.5
 """Discovery is taken as finished when no subscriber has come for so long."""
 ACKNOWLEDGE_S = 2.0
@@ -40,7 +41,7 @@ class PlayReport:
 
     Attributes:
         published: topic → messages. skipped: topic → why it could not be played.
-        lateness_ms: of each message against the absolute schedule, at the moment before it is published.
+        lateness_ms: against the absolute schedule at the moment before publication, of the last `KEPT` messages.
         interrupted: ended by Ctrl-C or SIGTERM. rounds: how often the bag was begun.
     """
 
@@ -48,7 +49,7 @@ class PlayReport:
     rate: float
     published: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)
-    lateness_ms: list[float] = field(default_factory=list)
+    lateness_ms: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     latched_first: int = 0
     clock_ticks: int = 0
     wall_s: float = 0.0

@@ -32,11 +32,12 @@ log = logging.getLogger(__name__)
 
 DISCOVERY_S = 0.2
 POLL_S = 0.05
+AGES = 20_000
 WAITING = 1000
 """Messages held while it is not yet clear which clock is in use."""
 
-# Always there, and said by nodes that have no data yet: these do not tell which clock is in use.
-BACKGROUND = ("/diagnostics", "/rosout", "/parameter_events")
+# Said by nodes that have no data yet: these do not tell which clock is in use.
+BACKGROUND = ("/diagnostics", "/rosout", "/parameter_events", "/transition_event", "/surprise")
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock")
 NOT_RECORDED = ("/clock", "/rosout", "/parameter_events")
 
@@ -47,7 +48,8 @@ class TopicRecord:
 
     Attributes:
         count, size_bytes: written to the bag. dropped: arrived but not written, because the disk was too slow.
-        lost: by the transport, as far as it says. ages_ms: time of arrival minus stamp, where there is a header.
+        lost: by the transport, as far as it says.
+        ages_ms: time of arrival minus stamp, where there is a header; of the last `AGES` messages.
     """
 
     type: str
@@ -55,7 +57,7 @@ class TopicRecord:
     size_bytes: int = 0
     dropped: int = 0
     lost: int = 0
-    ages_ms: list[float] = field(default_factory=list)
+    ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
 
     def age(self) -> tuple[float, float] | None:
         """Median and 95th percentile of the age, ms; None where no message had a stamp."""
@@ -87,6 +89,8 @@ class RecordReport:
             if record.dropped or record.lost:
                 parts.append(f"dropped {record.dropped}, lost {record.lost}")
             lines.append(f"  {name}: {', '.join(parts)}")
+        if not self.topics:
+            lines.append("  nothing was heard: is somebody publishing, with the same ROS_DOMAIN_ID?")
         return "\n".join(lines)
 
 
@@ -237,7 +241,7 @@ class Recorder:
         self._flush()
 
     def _on_message(self, name: str, wall_ns: int, cdr: bytes) -> None:
-        if self.sim_time is None and name not in BACKGROUND:
+        if self.sim_time is None and not name.endswith(BACKGROUND):
             self.sim_time = self._node.count_publishers(CLOCK.name) > 0
             self._flush()
         if len(self._waiting) == WAITING:
