@@ -75,6 +75,8 @@ class CapabilityNode(ManagedNode):
         if not self.is_trigger(topic):
             self.capability.step(sample)
             return
+        # The clock stands still during a cycle where it comes by /clock: age = that at arrival + the time spent.
+        began_s, age_ms = time.monotonic(), (self.now_ns() - sample.stamp_ns) / 1e6
         self.drain()
         wanted = {t.name for t in topics.OUTPUTS[self.name] if t.lazy and self.listened(t.name)}
         self.capability.wanted = {output for output, names in self.lazy_outputs.items() if not wanted.isdisjoint(names)}
@@ -84,7 +86,10 @@ class CapabilityNode(ManagedNode):
             self.on_withheld()
         else:
             self.publish_prediction(prediction, wanted)
-        self.budget.add(received_s, time.monotonic(), self.capability.timings_ms)
+        ended_s = time.monotonic()
+        self.budget.add(received_s, ended_s, self.capability.timings_ms)
+        if prediction is not None and self.now_ns() > 0:
+            self.ages_ms.add(age_ms + (ended_s - began_s) * 1e3)
 
     def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> None:
         """Publish it unless it is not finite or something that it needs is silent; `withheld` says which."""
@@ -103,8 +108,6 @@ class CapabilityNode(ManagedNode):
         for name, _, cdr in parts:
             self.publish(name, cdr)
         self.streaks.good("output")
-        if self.now_ns() > 0:
-            self.ages_ms.add((self.now_ns() - prediction.stamp_ns) / 1e6)
         self.on_published(prediction)
 
     def on_published(self, prediction: Prediction) -> None:

@@ -87,13 +87,21 @@ class ManagedNode(LifecycleNode):
         """What a message of `topic` becomes."""
         return topic.sample
 
+    def is_stamped(self, sample: Sample) -> bool:
+        """Whether its stamp is that of a measurement. Words are said once and hold until others are said."""
+        return not isinstance(sample, Instruction)
+
     def is_trigger(self, topic: Topic) -> bool:
         """Whether only the newest message of `topic` matters."""
         return False
 
     def watched(self) -> list[str]:
         """Inputs that are expected to come again and again."""
-        return [name for name, (topic, _) in self._inputs.items() if topic.quality != "latched"]
+        return [
+            name
+            for name, (topic, _) in self._inputs.items()
+            if topic.quality != "latched" and (channel(name) == name or channel(name) not in self._inputs)
+        ]
 
     def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
         """Take a sample that passed all checks. `received_s`: steady time of arrival."""
@@ -249,7 +257,7 @@ class ManagedNode(LifecycleNode):
         except MessageError as error:
             self.refuse(topic.name, f"malformed: {error}")
             return
-        if not isinstance(sample, Instruction):  # said once, valid until said otherwise
+        if self.is_stamped(sample):
             source = channel(topic.name)
             reason = self.intake.refusal(source, sample.stamp_ns, self.now_ns())
             if reason:

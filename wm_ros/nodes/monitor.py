@@ -43,6 +43,10 @@ class Monitor(ManagedNode):
             return FutureFrames
         return ActionChunk if topic.name == "action_chunk" else topic.sample
 
+    def is_stamped(self, sample: Sample) -> bool:
+        """The policy's safe command means "now" and is no prediction."""
+        return super().is_stamped(sample) and not (isinstance(sample, ActionChunk) and len(sample.offsets_s) == 1)
+
     def watched(self) -> list[str]:
         """What has come once is expected again; a car has no joints, an arm no LiDAR."""
         return [name for name in super().watched() if name in self.heard_s]

@@ -10,7 +10,7 @@ import numpy as np
 from wm_ros import messages
 from wm_ros.nodes.base import CapabilityNode
 from wm_ros.nodes.runner import run
-from wm_ros.topics import Topic
+from wm_ros.topics import BEV_TOKENS, Topic
 from wm_ros.types import ActionChunk, BevTokens, Instruction, Joints, PolicyPrediction, Prediction, Sample
 
 
@@ -26,6 +26,10 @@ class Policy(CapabilityNode):
         self._joints: Joints | None = None
         self._commanded: tuple[str, ...] = ()
         super().__init__(**options)
+
+    def watched(self) -> list[str]:
+        """A robot without a LiDAR has no BEV tokens; once they have come they are expected again."""
+        return [name for name in super().watched() if name != BEV_TOKENS.name or name in self.heard_s]
 
     def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
         if isinstance(sample, Joints) and np.isfinite(sample.position_rad).all():

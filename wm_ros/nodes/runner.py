@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -27,6 +29,10 @@ def run(make: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> N
     _follow_parent()
     with stop_event() as stop:
         _run(make, args, stop)
+    gc.collect()  # the participant leaves the network and its shared memory
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # unloading torch takes most of a second, and `wm up` stops five of us
 
 
 def _run(make: Callable[[], ManagedNode], args: Sequence[str] | None, stop: threading.Event) -> None:

@@ -1,0 +1,94 @@
+"""The policy's last word is the safe command: once on silence, last on deactivation, never where it has not spoken."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from workbench import joints, tokens
+
+from wm_ros.nodes.policy import Policy
+from wm_ros.types import ActionChunk
+
+
+def chunks(bench):
+    return bench.decoded("action_chunk", ActionChunk)
+
+
+def is_hold(chunk, value):
+    return len(chunk.offsets_s) == 1 and np.allclose(chunk.position_rad, value)
+
+
+@pytest.fixture
+def policy(bench):
+    bench.listen("action_chunk", "/diagnostics")
+    node = bench.active(Policy)
+    bench.connect(node, "state/tokens", "joint_states")
+    return node
+
+
+def speak(bench, count=3, value=0.1):
+    for number in range(count):
+        heard = len(bench.heard["action_chunk"])
+        now = bench.now_ns()
+        bench.publish(joints(now, value), tokens(now, number))
+        bench.until(lambda h=heard: len(bench.heard["action_chunk"]) > h, "a chunk")
+
+
+def test_silence_holds_the_measured_joints_once_and_then_says_nothing(bench, policy):
+    speak(bench, value=0.2)
+    began = time.monotonic()
+    bench.until(lambda: len(chunks(bench)[-1].offsets_s) == 1, "the safe command")
+    assert 0.4 < time.monotonic() - began < 0.5 + 2 * 0.1 + 0.2, "at the timeout, one check later at most"
+    assert is_hold(chunks(bench)[-1], 0.2)
+    said = len(bench.heard["action_chunk"])
+    bench.spin(1.2)
+    assert len(bench.heard["action_chunk"]) == said
+    speak(bench, 2)
+    assert len(chunks(bench)[-1].offsets_s) > 1, "it speaks again when its inputs do"
+
+
+def test_joints_that_fall_silent_stop_it_though_tokens_still_come(bench, policy):
+    speak(bench, value=0.3)
+    for number in range(16):
+        bench.publish(tokens(bench.now_ns(), number))
+        bench.spin(0.067)
+    assert is_hold(chunks(bench)[-1], 0.3)
+    assert sum(len(chunk.offsets_s) == 1 for chunk in chunks(bench)) == 1
+
+
+def test_the_safe_command_is_the_last_message_of_a_deactivated_node(bench, policy):
+    speak(bench, value=0.4)
+    assert policy.trigger_deactivate().name == "SUCCESS"
+    for number in range(5):
+        now = bench.now_ns()
+        bench.publish(joints(now, 0.9), tokens(now, number))
+        bench.spin(0.05)
+    assert is_hold(chunks(bench)[-1], 0.4)
+
+
+def test_shutdown_from_active_also_ends_with_the_safe_command(bench, policy):
+    speak(bench, value=0.5)
+    policy.finish()
+    bench.spin(0.3)
+    assert policy.finished
+    assert is_hold(chunks(bench)[-1], 0.5)
+
+
+def test_a_policy_that_has_not_spoken_never_fires(bench, policy):
+    bench.publish(joints(bench.now_ns()))
+    bench.spin(1.0)
+    policy.trigger_deactivate()
+    bench.spin(0.3)
+    assert bench.heard["action_chunk"] == []
+
+
+def test_a_clock_that_jumps_back_disarms_without_a_word(bench, policy):
+    speak(bench)
+    said = len(bench.heard["action_chunk"])
+    policy._clock_jumped(None)
+    bench.spin(1.0)
+    policy.trigger_deactivate()
+    bench.spin(0.2)
+    assert len(bench.heard["action_chunk"]) == said
