@@ -1,4 +1,4 @@
-"""What a lidar bundle says of its model: grid, network, forecast; metres, seconds, the sensor frame (x forward, z up)."""
+"""What a lidar bundle says of its model: grid, network, forecast. Metres, seconds, sensor frame (x forward, z up)."""
 
 from __future__ import annotations
 

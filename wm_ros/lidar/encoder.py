@@ -28,8 +28,8 @@ def to_sparse(sweeps: Sequence[Voxels], config: VoxelConfig, device: torch.devic
 class _Down:
     """Kernel, stride and padding of the convolution that enters level 2, 3 or 4.
 
-    With `dilate` kernel 3 as in the paper; its last one pads z by 0, so that 11 heights become 5. Without, the kernel is
-    as large as the stride: every site has one parent and sites do not spill into empty cells, which on LiDAR sweeps
+    With `dilate` kernel 3 as in the paper; its last one pads z by 0, so that 11 heights become 5. Without, the kernel
+    is as large as the stride: every site has one parent and sites do not spill into empty cells, which on LiDAR sweeps
     halves the number of sites at each level.
     """
 

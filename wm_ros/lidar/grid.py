@@ -94,9 +94,7 @@ def visible(reach_m: NDArray[np.float32], there_from_here: Double, grid: Occupan
     return np.hypot(there_x, there_y) <= reach_m[azimuth_bin(there_x, there_y, len(reach_m))]
 
 
-def truth(
-    scan: Scan, here_from_there: Double, grid: OccupancyConfig
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def truth(scan: Scan, here_from_there: Double, grid: OccupancyConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(occupied, scored) cells of this frame by a sweep that was taken there, at the time forecast for."""
     occupied = raster(moved(scan.band, here_from_there), grid)
     return occupied, visible(scan.reach_m, np.linalg.inv(here_from_there), grid) | occupied

@@ -51,7 +51,9 @@ def voxelise(points: NDArray[np.float32], config: VoxelConfig) -> Voxels:
         chosen = np.sort(np.argpartition(order[first], config.max_voxels - 1)[: config.max_voxels])
     else:
         chosen = np.arange(len(first))
-    return Voxels(_unpack(sorted_keys[first[chosen]], height, width), _means(kept, order, first, counts, chosen, config))
+    return Voxels(
+        _unpack(sorted_keys[first[chosen]], height, width), _means(kept, order, first, counts, chosen, config)
+    )
 
 
 def _unpack(keys: NDArray[np.int64], height: int, width: int) -> NDArray[np.int32]:

@@ -1,0 +1,186 @@
+"""Training of `lidar` without labels: first the JEPA objective for the encoder, then the occupancy forecast.
+
+The forecast's truth is what the sensor saw later, so nothing is annotated. Its logistic regression is fitted before
+the first step; in the second stage the encoder is fine-tuned at a share of the learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
+from wm_ros.lidar.config import LidarConfig
+from wm_ros.lidar.jepa import Jepa, effective_rank
+from wm_ros.lidar.model import LidarModel
+from wm_ros.lidar.occupancy import forecast_loss, warp
+from wm_ros.lidar.sparse import Sparse
+from wm_ros.training import lidar_fit
+from wm_ros.training.lidar_cache import Sweeps, open_sweeps
+from wm_ros.training.lidar_card import lidar_card
+from wm_ros.training.lidar_windows import SweepWindows
+from wm_ros.training.task import RunInfo, Task, TrainConfig
+
+
+class LidarTrainConfig(TrainConfig):
+    """`config/train/lidar.yaml`.
+
+    Attributes:
+        pretrain_share: of the steps, with the JEPA loss. ratio, alpha, beta: of that loss.
+        finetune: whether the forecast's gradient reaches the encoder.
+        validation: share of episodes held out. fit_examples: for logistic regression, thresholds and calibrations.
+    """
+
+    model: LidarConfig = LidarConfig()
+    pretrain_share: float = Field(0.35, ge=0, le=1)
+    ratio: float = Field(0.5, gt=0, lt=1)
+    alpha: float = 1.0
+    beta: float = 1.0
+    finetune: bool = False
+    validation: float = Field(0.1, gt=0, lt=1)
+    validation_examples: int = Field(24, ge=1)
+    fit_examples: int = Field(60, ge=2)
+
+
+class LidarTask(Task):
+    """Encoder and head are exported; predictor, tokens and target encoder stay behind."""
+
+    name: ClassVar[str] = "lidar"
+    config_type = LidarTrainConfig
+
+    config: LidarTrainConfig
+
+    def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
+        """Cache the sweeps, split by episode, fit the logistic regression and build the modules."""
+        config, model = self.config, self.config.model
+        self.sources = sources
+        opened = [open_sweeps(source, model, self.work_dir / "cache") for source in sources]
+        splits = [_split(sweeps, config.validation, seed) for sweeps in opened]
+        self.train_set = SweepWindows(opened, [s[0] for s in splits], model, augment=True)
+        every = SweepWindows(opened, [s[1] for s in splits], model, augment=False)
+        stride = max(1, len(every) // config.validation_examples)
+        self.validation_set = SweepWindows(opened, [s[1] for s in splits], model, augment=False, stride=stride)
+        self.fit_set = SweepWindows(opened, [s[0] for s in splits], model, augment=False)
+        torch.manual_seed(seed)
+        lidar = LidarModel(model)
+        examples = lidar_fit.examples(self.fit_set, config.fit_examples, seed)
+        lidar.head.linear.copy_(torch.from_numpy(lidar_fit.fit_linear(self.fit_set, examples, seed)).float())
+        self.modules = torch.nn.ModuleDict(
+            {"model": lidar, "jepa": Jepa(lidar.encoder, config.ratio, config.alpha, config.beta)}
+        )
+        return self.train_set, self.validation_set
+
+    @property
+    def pretrain_steps(self) -> int:
+        return round(self.config.pretrain_share * self.config.steps)
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """JEPA loss for the first part of the steps, cross-entropy of the forecast for the rest."""
+        if step < self.pretrain_steps:
+            sparse = _to(self.train_set.sweeps(batch), self._device)
+            return self._jepa(self._model.encoder, sparse)
+        example = self.train_set.forecast(batch)
+        logits = self._forecast(example, self.config.finetune)
+        loss = forecast_loss(logits, self._tensor(example["truth"]), self._tensor(example["scored"]))
+        return {"loss": loss, "forecast_bce": loss}
+
+    def after_step(self, step: int) -> None:
+        """The target encoder follows while there is something to follow."""
+        if step < self.pretrain_steps:
+            self._jepa.follow(self._model.encoder, (step + 1) / max(self.pretrain_steps, 1))
+
+    def validate(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+        """Cross-entropy of the forecast and of its logistic start, and whether the embedding has collapsed."""
+        sums: dict[str, list[float]] = {}
+        for batch in batches:
+            example = self.validation_set.forecast(batch)
+            truth, scored = self._tensor(example["truth"]), self._tensor(example["scored"])
+            logits = self._forecast(example, False)
+            linear = torch.einsum("kf,bfyx->bkyx", self._model.head.linear, self._tensor(example["features"]))
+            sparse = example["now"]
+            assert isinstance(sparse, Sparse)
+            bev = self._model.encoder(_to(sparse, self._device))
+            seen = bev.permute(0, 2, 3, 1)[bev.abs().sum(1) > 0]
+            for name, value in (
+                ("forecast_bce", forecast_loss(logits, truth, scored)),
+                ("logistic_bce", forecast_loss(linear, truth, scored)),
+                ("embedding_std", seen.std(0).mean()),
+                ("embedding_rank", effective_rank(seen)),
+            ):
+                sums.setdefault(name, []).append(float(value))
+        return {name: float(np.mean(values)) for name, values in sums.items()}
+
+    def export(self, out: Path, run: RunInfo) -> None:
+        """Fit calibrations and thresholds on training episodes and write the bundle."""
+        self.modules.eval()
+        fitted = lidar_fit.calibrate(self._model, self.fit_set, self.config.fit_examples, run.seed + 1)
+        report = lidar_fit.report(self._model, self.validation_set, fitted)
+        public = dict(zip(self.sources, run.sources, strict=True))
+        command = run.command
+        for source, said in public.items():
+            command = command.replace(source, said)
+        record = TrainingRecord(
+            command=command, data=run.sources, data_licence="; ".join(run.licences), seed=run.seed, steps=run.steps
+        )
+        metrics = {"validation": {**run.log, **report}}
+        bundle = BundleConfig[LidarConfig](
+            capability="lidar", name="lidar-lite", model=self.config.model, training=record, metrics=metrics
+        )
+        tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
+        tensors |= {f"baseline.{name}": torch.from_numpy(value).float() for name, value in fitted.items()}
+        save_bundle(out, bundle, tensors, lidar_card(bundle, self.pretrain_steps, len(self.train_set)))
+
+    # ------------------------------------------------------------------------- parts
+
+    @property
+    def _model(self) -> LidarModel:
+        model = self.modules["model"]
+        assert isinstance(model, LidarModel)
+        return model
+
+    @property
+    def _jepa(self) -> Jepa:
+        jepa = self.modules["jepa"]
+        assert isinstance(jepa, Jepa)
+        return jepa
+
+    @property
+    def _device(self) -> torch.device:
+        return self._model.head.linear.device
+
+    def _tensor(self, value: Any) -> Tensor:
+        assert isinstance(value, Tensor)
+        return value.to(self._device)
+
+    def _forecast(self, example: dict[str, Any], finetune: bool) -> Tensor:
+        model = self._model
+        # In training the statistics of BatchNorm follow even where the weights do not: pre-training saw half sweeps.
+        with torch.set_grad_enabled(finetune and torch.is_grad_enabled()):
+            now = model.encoder(_to(example["now"], self._device))
+        with torch.no_grad():
+            past = model.encoder(_to(example["past"], self._device))
+            past = warp(past, self._tensor(example["past_from_here"]), model.encoder.cell_m)
+        return model.head(self._tensor(example["features"]), self._tensor(example["occupied"]), now, past)
+
+
+def _to(x: Sparse, device: torch.device) -> Sparse:
+    return Sparse(x.features.to(device), x.sites.to(device), x.shape, x.batch)
+
+
+def _split(sweeps: Sweeps, share: float, seed: int) -> tuple[set[int], set[int]]:
+    """Whole episodes; at least one on each side where there are two."""
+    numbers = np.unique(sweeps.table["episode"])
+    order = np.random.default_rng(seed).permutation(numbers)
+    held = max(1, round(share * len(numbers))) if len(numbers) > 1 else 0
+    validation = {int(n) for n in order[:held]} or {int(n) for n in order}
+    return {int(n) for n in order[held:]}, validation
+
+
+TASK = LidarTask
