@@ -17,7 +17,7 @@ from wm_ros.types import Sample
 
 Storage = Literal["mcap", "sqlite3"]
 VERSION: Literal[8] = 8
-"""The newest metadata that Humble's rosbag2 reads too: version 9 made the QoS profiles a list, which it cannot parse."""
+"""Newest metadata that rosbag2 of Humble reads too: version 9 made the QoS profiles a list, which it cannot parse."""
 _FOREVER = QosTime(9223372036, 854775807)
 _DEPTH: dict[Quality, int] = {"sensor": 5, "reliable": 10, "latched": 1}
 
