@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,9 @@ from numpy.typing import NDArray
 
 from wm_ros.evaluation.tracks import NANO, History, Judge, interpolate
 from wm_ros.kinematics import hands_of
+from wm_ros.lidar.config import LidarConfig, OccupancyConfig
+from wm_ros.lidar.grid import Scan, truth
+from wm_ros.lidar.poses import PoseTrack
 from wm_ros.nn.preprocessing import resize_area
 from wm_ros.types import (
     ActionChunk,
@@ -177,99 +179,71 @@ class FrameJudge(Judge):
 class OccupancyJudge(Judge):
     """Binary cross-entropy (nats) over the cells that the later sweep sees; reference: their share that is occupied.
 
-    Geometry as in the evaluation of bags: obstacle band 0.33 to 2.73 m above the road, points within 2.5 to 80 m, a
-    cell is seen if it is nearer than the farthest return in the band of its azimuth bin (of 900).
+    Geometry (obstacle band, visibility, ego-motion) is that of the evaluation of bags, `wm_ros.lidar.grid`.
     """
 
     name = "occupancy"
     TOLERANCE_S = 0.06
-    BAND_M = (0.33, 2.73)
-    RANGE_M = (2.5, 80.0)
-    BINS = 900
 
     def __init__(self, window: int, sensor_height_m: float) -> None:
-        self.sensor_height_m = sensor_height_m
+        self.config = LidarConfig(sensor_height_m=sensor_height_m)
+        self.mounting = np.eye(4)
+        self.mounting[2, 3] = sensor_height_m
         super().__init__(window)
 
     def reset(self) -> None:
         super().reset()
-        self.poses: History[NDArray[np.float64]] = History()
-        self.sweeps: History[NDArray[np.float64]] = History(most=60)
+        self.poses = PoseTrack(self.config.extrapolate_s)
+        self.sweeps: History[tuple[str, Scan]] = History(most=60)
 
     def takes(self, prediction: Sample) -> bool:
         return isinstance(prediction, OccupancyForecast)
 
     def predict(self, prediction: Sample) -> None:
         assert isinstance(prediction, OccupancyForecast)
+        cells = prediction.probability.shape[-1]
+        corner = -cells * prediction.cell_m / 2
+        if prediction.probability.shape[1] != cells or not np.allclose(prediction.origin_m, corner, atol=1e-3):
+            return  # only square grids around the sensor have a truth here
+        grid = OccupancyConfig(cells=cells, cell_m=prediction.cell_m)
         for index, horizon in enumerate(prediction.horizons_s):
             percent = np.rint(prediction.probability[index] * 100).astype(np.uint8)  # a quarter of the memory
-            grid = (percent, prediction.cell_m, prediction.origin_m)
             due_ns = prediction.stamp_ns + round(horizon * NANO)
-            self.pending.append((due_ns, (prediction.stamp_ns, horizon, *grid)))
+            self.pending.append((due_ns, (prediction.stamp_ns, horizon, percent, grid)))
 
     def observe(self, sample: Sample) -> None:
         if isinstance(sample, EgoPose):
-            self.poses.add(sample.stamp_ns, sample.matrix)
+            self.poses.add(sample)
         elif isinstance(sample, Sweep):
-            height = sample.points[:, 2] + self.sensor_height_m
-            reach = np.hypot(sample.points[:, 0], sample.points[:, 1])
-            keep = (height > self.BAND_M[0]) & (height < self.BAND_M[1])
-            keep &= (reach > self.RANGE_M[0]) & (reach < self.RANGE_M[1])
-            self.sweeps.add(sample.stamp_ns, sample.points[keep, :3].astype(np.float64))
+            finite = sample.points[np.isfinite(sample.points[:, :3]).all(1)]
+            self.sweeps.add(sample.stamp_ns, (sample.frame_id, Scan.of(finite, self.config)))
 
     def newest_ns(self) -> int:
-        return min(self.sweeps.newest_ns, self.poses.newest_ns + round(self.TOLERANCE_S * NANO))
+        return self.sweeps.newest_ns
 
     def settle_one(self, due_ns: int, item: Any) -> bool:
-        stamp_ns, horizon, percent, cell_m, origin_m = item
+        stamp_ns, horizon, percent, grid = item
         sweep = self.sweeps.nearest(due_ns, self.TOLERANCE_S)
-        before = self.poses.nearest(stamp_ns, self.TOLERANCE_S)
-        after = self.poses.nearest(sweep[0], self.TOLERANCE_S) if sweep else None
-        if sweep is None or before is None or after is None:
+        if sweep is None:
             return False
-        later_to_earlier = np.linalg.inv(before[1]) @ after[1]
-        occupied, seen = self.truth(sweep[1], later_to_earlier, percent.shape, cell_m, origin_m)
-        if not seen.any():
+        seen_ns, (frame_id, scan) = sweep
+        here, there = self._sensor_at(stamp_ns, frame_id), self._sensor_at(seen_ns, frame_id)
+        if here is None or there is None:
             return False
-        target = occupied[seen].astype(np.float64)
-        odds = np.clip(percent[seen] / 100.0, 0.01, 0.99)
+        occupied, scored = truth(scan, np.linalg.inv(here) @ there, grid)
+        target = occupied[scored].astype(np.float64)
+        if not len(target):
+            return False
+        odds = np.clip(percent[scored] / 100.0, 0.01, 0.99)
         share = float(np.clip(target.mean(), 1e-3, 1 - 1e-3))
         error = -(target * np.log(odds) + (1 - target) * np.log(1 - odds)).mean()
         entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
         self.add(f"occupancy {horizon:g}s", float(error), float(entropy), unit="nats", reference="base_rate")
         return True
 
-    def truth(
-        self,
-        points: NDArray[np.float64],
-        later_to_earlier: NDArray[np.float64],
-        shape: tuple[int, ...],
-        cell_m: float,
-        origin_m: Sequence[float],
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which cells (H, W) of the earlier grid hold a point of the later sweep, and which of them it can see.
-
-        Args:
-            points: (N, 3) obstacle points in the later frame. later_to_earlier: (4, 4).
-        """
-        moved = points @ later_to_earlier[:3, :3].T + later_to_earlier[:3, 3]
-        cells = np.floor((moved[:, :2] - np.asarray(origin_m)) / cell_m).astype(np.int64)
-        cells = cells[((cells >= 0) & (cells < (shape[1], shape[0]))).all(-1)]
-        occupied = np.zeros(shape, np.bool_)
-        occupied[cells[:, 1], cells[:, 0]] = True
-        # From the later sensor's place, in the earlier frame: how far each azimuth is open.
-        place = later_to_earlier[:2, 3]
-        farthest = np.zeros(self.BINS)
-        np.maximum.at(farthest, self._azimuth(moved[:, :2] - place), np.hypot(*(moved[:, :2] - place).T))
-        x = origin_m[0] + (np.arange(shape[1]) + 0.5) * cell_m - place[0]
-        y = origin_m[1] + (np.arange(shape[0]) + 0.5) * cell_m - place[1]
-        centres = np.stack(np.meshgrid(x, y), -1)
-        seen = np.hypot(centres[..., 0], centres[..., 1]) <= farthest[self._azimuth(centres)]
-        return occupied, seen | occupied
-
-    def _azimuth(self, xy: NDArray[np.float64]) -> NDArray[np.int64]:
-        turn = np.arctan2(xy[..., 1], xy[..., 0]) / (2 * np.pi) + 0.5
-        return np.minimum((turn * self.BINS).astype(np.int64), self.BINS - 1)
+    def _sensor_at(self, stamp_ns: int, frame_id: str) -> NDArray[np.float64] | None:
+        pose, _ = self.poses.at(stamp_ns)
+        return pose if pose is None or self.poses.body == frame_id else pose @ self.mounting
 
 
 def measured_at(
