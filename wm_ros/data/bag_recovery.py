@@ -6,15 +6,16 @@ python -m wm_ros.data.bag_recovery BAG NEW_BAG
 from __future__ import annotations
 
 import heapq
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import apsw
 import zstandard
 from mcap.exceptions import McapError
 from mcap.records import Channel, Message, Schema
@@ -27,7 +28,7 @@ RECORD_LIMIT = 256 * 2**20
 WINDOW = 512
 """Messages held back to put those of neighbouring chunks in order of time."""
 
-_TORN = (*DAMAGE, McapError, zstandard.ZstdError, sqlite3.Error)
+_TORN = (*DAMAGE, McapError, zstandard.ZstdError)
 
 Raw = tuple[str, str, int, bytes]
 
@@ -102,19 +103,47 @@ def _from_mcap(file: Path, notes: Salvage) -> Iterator[Raw]:
         notes.reason = str(error) or type(error).__name__
 
 
+class _WholePages(apsw.VFS):
+    """A file system on which a page beyond the end is an error: SQLite's own gives zeros, and what is torn looks whole.
+
+    Attributes:
+        name: under which SQLite knows it.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"wm_ros_whole_pages_{id(self)}"
+        super().__init__(self.name, "")
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
+        return _WholeFile("", name, flags)
+
+
+class _WholeFile(apsw.VFSFile):
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802 - SQLite's name
+        if offset + amount > self.xFileSize():
+            raise apsw.IOError("the file ends here")
+        return super().xRead(amount, offset)
+
+
 def _from_sqlite(file: Path, notes: Salvage) -> Iterator[Raw]:
-    """Row by row in the order of writing; a page that is torn ends it."""
+    """Row by row in the order of writing; a page that is torn or missing ends it."""
+    files = _WholePages()
+    address = f"file:{quote(str(file))}?immutable=1"
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as database:
+        with closing(
+            apsw.Connection(address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, files.name)
+        ) as database:
             database.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file shorter than its header says
             topics = {
                 number: (name, kind) for number, name, kind in database.execute("SELECT id, name, type FROM topics")
             }
             for number, t_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED"):
-                if number in topics:
+                if number in topics and isinstance(t_ns, int) and isinstance(data, bytes):
                     yield (*topics[number], t_ns, data)
     except _TORN as error:
         notes.reason = str(error) or type(error).__name__
+    finally:
+        files.unregister()
 
 
 def _ordered(raw: Iterable[Raw]) -> Iterator[Raw]:
