@@ -43,6 +43,17 @@ def test_a_flood_of_damaged_clouds_leaves_the_node_alive_with_one_warning(bench)
     )
 
 
+def test_a_node_does_not_take_its_own_work_for_silence_of_its_input(bench):
+    bench.listen("bev/tokens")
+    node = bench.active(LidarEncoder, input_timeout_s=0.05)
+    bench.connect(node, "points", "odom")
+    for number in range(4):
+        now = bench.now_ns()
+        bench.publish(pose(now, 0.1 * number), sweep(now, 60_000, number))
+        bench.until(lambda n=number: len(bench.heard["bev/tokens"]) > n, "tokens of every sweep")
+    assert min(node.budget.spent_ms.values) > 50, "the cycles are longer than the timeout, or this proves nothing"
+
+
 def test_without_odometry_there_are_tokens_but_no_occupancy(bench):
     bench.listen("bev/tokens", "bev/occupancy/t_1000", "/diagnostics")
     node = bench.active(LidarEncoder, input_timeout_s=0.3)

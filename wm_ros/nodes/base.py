@@ -80,24 +80,22 @@ class CapabilityNode(ManagedNode):
         self.drain()
         wanted = {t.name for t in topics.OUTPUTS[self.name] if t.lazy and self.listened(t.name)}
         self.capability.wanted = {output for output, names in self.lazy_outputs.items() if not wanted.isdisjoint(names)}
+        silent = self.silent_inputs()
         prediction = self.capability.step(sample)
         self.withheld = self.capability.withheld
-        if prediction is None:
+        if prediction is not None and silent:
+            self.withheld = f"'{silent[0]}' is silent"
+        if prediction is None or silent:
             self.on_withheld()
         else:
             self.publish_prediction(prediction, wanted)
-        ended_s = time.monotonic()
+        self.ended_s = ended_s = time.monotonic()
         self.budget.add(received_s, ended_s, self.capability.timings_ms)
         if prediction is not None and self.now_ns() > 0:
             self.ages_ms.add(age_ms + (ended_s - began_s) * 1e3)
 
     def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> None:
-        """Publish it unless it is not finite or something that it needs is silent; `withheld` says which."""
-        missing = [name for name in self.watched() if self.required(name) and self.quiet_s(name) > self.timeout_s]
-        if missing:
-            self.withheld = f"'{missing[0]}' is silent"
-            self.on_withheld()
-            return
+        """Publish it, unless a value is not finite: then nothing of it."""
         try:
             parts = messages.encode_prediction(prediction, wanted)
         except MessageError as error:
@@ -116,9 +114,15 @@ class CapabilityNode(ManagedNode):
     def on_withheld(self) -> None:
         """A trigger gave nothing that may be published; `withheld` says why."""
 
-    @property
-    def timeout_s(self) -> float:
-        return float(self._parameter("input_timeout_s"))
+    def silent_inputs(self) -> list[str]:
+        """Inputs without which nothing is said and that have been silent for longer than their timeout."""
+        timeout_s = self._parameter("input_timeout_s")
+        return [
+            name
+            for name, (topic, _) in self._inputs.items()
+            if name in self.watched() and self.required(name) and not self.is_trigger(topic)
+            if self.quiet_s(name) > timeout_s
+        ]
 
     def required(self, topic: str) -> bool:
         return self._inputs[topic][0].sample not in self.optional_inputs

@@ -22,7 +22,7 @@ from wm_ros.nodes.bag_qos import message_class
 from wm_ros.nodes.diagnostics import CycleBudget, Window
 from wm_ros.nodes.intake import Intake, Streaks
 from wm_ros.nodes.parameters import PARAMETERS, check
-from wm_ros.nodes.qos import publisher_qos, subscription_qos
+from wm_ros.nodes.qos import FAST_DEPTH, publisher_qos, subscription_qos
 from wm_ros.topics import Topic
 from wm_ros.types import Instruction, Sample
 
@@ -40,6 +40,7 @@ class ManagedNode(LifecycleNode):
     Attributes:
         name: the node's name and its row in `wm_ros.topics`.
         heard_s: steady time at which a usable sample last came, by topic name.
+        ended_s: steady time at which the last cycle ended.
         silent: topics that are past their timeout.
         withheld: why the last input gave no (or not the whole) output.
         problem: why the node could not be configured, the line for the user; "" if it could.
@@ -57,6 +58,7 @@ class ManagedNode(LifecycleNode):
         self.ages_ms = Window()
         self.heard_s: dict[str, float] = {}
         self.heard_count: dict[str, int] = {}
+        self.ended_s = 0.0
         self.silent: set[str] = set()
         self.published = 0
         self.withheld = ""
@@ -235,9 +237,12 @@ class ManagedNode(LifecycleNode):
     # ------------------------------------------------------------------ input
 
     def drain(self) -> None:
-        """Take all waiting messages of the inputs that do not trigger, so that none is older than the trigger's."""
+        """Take the waiting messages of the inputs that do not trigger: none is older than the trigger's, and a node
+        that was busy does not mistake for silence what it had no time to hear."""
         for topic, subscription in list(self._inputs.values()):
-            while not self.is_trigger(topic):
+            if self.is_trigger(topic):
+                continue
+            for _ in range(FAST_DEPTH):
                 with subscription.handle:
                     taken = subscription.handle.take_message(subscription.msg_type, True)
                 if taken is None:
@@ -290,9 +295,13 @@ class ManagedNode(LifecycleNode):
     def quiet_s(self, topic: str) -> float:
         """Seconds since `topic` (or its compressed twin) gave a usable sample, or since activation."""
         names = [name for name in self._inputs if channel(name) == channel(topic)]
-        return time.monotonic() - max(self.heard_s.get(name, self._began_s) for name in names)
+        heard_s = max(self.heard_s.get(name, self._began_s) for name in names)
+        if self.is_trigger(self._inputs[topic][0]):
+            heard_s = max(heard_s, self.ended_s)  # while it was worked on, the next one could not be heard
+        return time.monotonic() - heard_s
 
     def _watch(self) -> None:
+        self.drain()
         timeout_s = self._parameter("input_timeout_s")
         for name in self.watched():
             if self.quiet_s(name) <= timeout_s:
