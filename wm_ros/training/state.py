@@ -133,7 +133,8 @@ class StateTask(Task):
         # One image, three views: its latents, its tokens, and the picture that the tokens give back.
         with torch.no_grad():
             latents = model.autoencoder.encode(batch)
-        tokens = model.encode(batch)
+        with torch.set_grad_enabled(not self.config.freeze_tokens):
+            tokens = model.encode(batch)
         picture = model.reconstruct(tokens)
         flow = model.decoder.flow
         kept = torch.rand(len(batch), 1, 1, device=batch.device) >= self.config.model.decoder.token_dropout
@@ -146,7 +147,7 @@ class StateTask(Task):
     def _begin_tokens(self) -> None:
         """The autoencoder is done: keep its average, freeze it, and fit the linear lift of tokens to its latents."""
         self.model.autoencoder.load_state_dict(self.average.average.state_dict())
-        if self.model.linear is None or self.config.start_from is not None:
+        if self.model.linear is None:
             return
         with torch.no_grad():
             parts = self._some(1536).split(64)
