@@ -40,13 +40,18 @@ class Seen:
 
 @dataclass
 class Waiting:
-    """A forecast whose time is still to come: scores (log-odds) of each method by horizon."""
+    """A forecast whose time is still to come.
+
+    Attributes:
+        scores: (log-odds of) each method, by horizon. due: horizons that are not settled. row: for `results.jsonl`.
+        truth: by horizon, 0 where not visible, 1 free, 2 occupied.
+    """
 
     stamp_ns: int
     seen: Seen
     scores: list[dict[str, NDArray[np.float32]]]
     due: set[int] = field(default_factory=set)
-    truth: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    truth: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     row: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,7 +71,7 @@ class LidarScorer(Scorer):
         self._mounting[2, 3] = self.config.sensor_height_m
         self._recent: deque[Seen] = deque(maxlen=self.config.occupancy.sweeps)
         self._waiting: deque[Waiting] = deque()
-        self._sums: dict[str, dict[str, list[Double]]] = {}
+        self._sums: dict[str, dict[str, list[NDArray[Any]]]] = {}
         self._rows: list[dict[str, Any]] = []
         self._pictures: dict[str, NDArray[np.uint8]] = {}
         self._drawn = -1.0
@@ -120,7 +125,7 @@ class LidarScorer(Scorer):
         while self._waiting:
             self._close(self._waiting.popleft())
         metrics = []
-        figures: tuple[tuple[str, str, str, Callable[[Double], float]], ...] = (
+        figures: tuple[tuple[str, str, str, Callable[[NDArray[Any]], float]], ...] = (
             ("occupancy_ap", "", "higher", scoring.average_precision),
             ("occupancy_iou", "", "higher", scoring.ratio),
             ("occupancy_bce", "nat", "lower", scoring.ratio),
@@ -164,8 +169,9 @@ class LidarScorer(Scorer):
         said = waiting.scores[k] | {"hold": baselines.logit(held.astype(np.float32))}
         for index, method in enumerate(scoring.METHODS):
             log_odds = scoring.calibrated(said[method], self._lines[index, k])
-            statistics = {
-                "occupancy_ap": scoring.histograms(said[method], truth, scored),
+            statistics: dict[str, NDArray[Any]] = {
+                # counts of cells are exact in float32, and a long recording has many rows
+                "occupancy_ap": scoring.histograms(said[method], truth, scored).astype(np.float32),
                 "occupancy_iou": scoring.overlap(log_odds, self._thresholds[index, k], truth, scored),
                 "occupancy_bce": scoring.cross_entropy(log_odds, truth, scored),
             }

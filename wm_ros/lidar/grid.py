@@ -7,6 +7,7 @@ the band by its height above the road in the frame of its own sweep; then it is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Scan:
         return cls(np.ascontiguousarray(points[near & inside, :3], np.float32), reach_m)
 
 
-def azimuth_bin(x: NDArray[np.floating], y: NDArray[np.floating], bins: int) -> NDArray[np.int64]:  # type: ignore[type-arg]
+def azimuth_bin(x: NDArray[Any], y: NDArray[Any], bins: int) -> NDArray[np.int64]:
     """Bin of a direction, counter-clockwise from +x."""
     turn = np.arctan2(y, x) / (2 * np.pi) % 1.0
     return np.minimum((turn * bins).astype(np.int64), bins - 1)
@@ -82,7 +83,7 @@ def centres(grid: OccupancyConfig) -> tuple[Double, Double]:
     return x, y
 
 
-def visible(reach_m: NDArray[np.float32], there_from_here: Double, grid: OccupancyConfig) -> NDArray[np.bool_]:
+def visible(reach_m: NDArray[np.float32], there_from_here: NDArray[Any], grid: OccupancyConfig) -> NDArray[np.bool_]:
     """(cells, cells) of this frame whose centre was seen from there.
 
     Args:

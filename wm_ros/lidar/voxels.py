@@ -76,4 +76,4 @@ def _means(
     for rank in range(config.max_points):
         has = np.flatnonzero(count > rank)
         total[has] += points[order[start[has] + rank]]
-    return total / count[:, None].astype(np.float32)
+    return np.divide(total, count[:, None], dtype=np.float32)

@@ -120,6 +120,6 @@ def _write(folder: Path, listed: list[Episode], config: LidarConfig, source: str
                     rows[name].append(value)
     if not rows["stamps"]:
         raise UserError(f"source '{source}' has no sweep with odometry; give recordings with points and odom")
-    table = {name: np.asarray(values) for name, values in rows.items()}
+    table: dict[str, Any] = {name: np.asarray(values) for name, values in rows.items()}
     table |= {"point_starts": np.asarray(starts["points"]), "band_starts": np.asarray(starts["band"])}
     np.savez(folder / "table.npz", **table)

@@ -100,7 +100,7 @@ def calibrate(model: LidarModel, data: SweepWindows, count: int, seed: int) -> d
     }
 
 
-def _line(score: Double, negative: Double, positive: Double) -> Double:
+def _line(score: NDArray[Any], negative: Double, positive: Double) -> Double:
     """Logistic regression of counts on a score: (a, b) of the log-odds."""
     rows = np.stack([score, np.ones_like(score)], 1)
     weight, total = np.array([1.0, 0.0]), negative + positive
