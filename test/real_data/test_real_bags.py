@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wm_ros.data.bags import find_bags, read_messages, read_samples, summary
-from wm_ros.data.info import describe_all
+from wm_ros.data.info import describe
 from wm_ros.errors import BagError
 from wm_ros.types import EgoPose
 
@@ -37,7 +37,7 @@ def test_every_message_is_read_in_time_order(name):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_info_says_that_they_feed_no_capability_and_why(name):
-    for info in describe_all(BAGS / name):
+    for info in map(describe, find_bags(BAGS / name)):
         assert info.messages in COUNTS[name]
         assert set(info.feeds) == {"lidar", "state", "future", "policy"}
         assert all("needs" in why for why in info.feeds.values())

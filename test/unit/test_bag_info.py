@@ -10,7 +10,7 @@ from rich.console import Console
 
 from wm_ros import topics
 from wm_ros.data.bags import BagWriter, write_bag
-from wm_ros.data.info import describe, describe_all, print_info
+from wm_ros.data.info import describe, print_info
 from wm_ros.errors import BagError
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.messages import encode_sample
@@ -87,12 +87,8 @@ def test_an_empty_bag_feeds_nothing(tmp_path):
     assert "0 messages" in shown(info)
 
 
-def test_a_folder_of_bags_is_described_one_by_one(tmp_path):
+def test_of_several_bags_one_must_be_named(tmp_path):
     for name in ("a", "b"):
         write_bag(tmp_path / name, grasp())
-    assert [info.path.name for info in describe_all(tmp_path)] == ["a", "b"]
-    with pytest.raises(BagError, match="holds 2 recordings"):
+    with pytest.raises(BagError, match="holds 2 recordings; name one of a, b"):
         describe(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BagError, match="holds no recording"):
-        describe_all(tmp_path / "empty")

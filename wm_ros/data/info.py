@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from wm_ros import topics as table
-from wm_ros.data.bags import NANO, find_bags, match_topics, read_messages, summary
-from wm_ros.errors import BagError, MessageError
+from wm_ros.data.bags import NANO, match_topics, read_messages, summary
+from wm_ros.errors import MessageError
 from wm_ros.kinematics import arm_for
 from wm_ros.messages import TYPESTORE, decode
 from wm_ros.topics import SIDES, Topic
@@ -114,14 +114,6 @@ def describe(path: Path) -> BagInfo:
         feeds=feeds,
         notes=notes,
     )
-
-
-def describe_all(path: Path) -> list[BagInfo]:
-    """Every bag at or below `path`. Raises BagError where there is none."""
-    bags = find_bags(path)
-    if not bags:
-        raise BagError(f"bag '{path}': holds no recording; give a folder with metadata.yaml, or an .mcap or .db3 file")
-    return [describe(bag) for bag in bags]
 
 
 def print_info(info: BagInfo, console: Console | None = None) -> None:

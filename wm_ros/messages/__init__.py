@@ -66,7 +66,6 @@ __all__ = [
     "encode_prediction",
     "encode_sample",
     "header_stamp",
-    "known_types",
 ]
 
 # type → the samples that a message of it may mean (the first where the caller does not say) and their decoders
@@ -94,11 +93,6 @@ _DECODERS: dict[str, dict[type[Sample], _Decoder]] = {
     },
     grids.TYPE: {OccupancyForecast: lambda cdr, ns, topic: grids.decode_grid(cdr, topic_horizon(topic), ns)},
 }
-
-
-def known_types() -> frozenset[str]:
-    """Message types that `decode` takes."""
-    return frozenset(_DECODERS)
 
 
 def decode(

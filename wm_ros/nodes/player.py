@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,56 +22,16 @@ from wm_ros.errors import BagError, UserError
 from wm_ros.messages import encode_clock
 from wm_ros.nodes.bag_qos import LATCHED_DEPTH, message_class, player_profile
 from wm_ros.nodes.read_ahead import Raw, ReadAhead
+from wm_ros.nodes.reports import PlayReport
 from wm_ros.nodes.stopping import stop_event
 
 log = logging.getLogger(__name__)
 
 CLOCK_PERIOD_S = 0.02
 """In gaps the clock ticks at 50 Hz of wall time: nodes with simulated time wake up in time."""
-KEPT = 100_000
 STEADY_S = 0.5
 """Discovery is taken as finished when no subscriber has come for so long."""
 ACKNOWLEDGE_S = 2.0
-
-
-@dataclass
-class PlayReport:
-    """What was played and how exactly.
-
-    Attributes:
-        published: topic → messages. skipped: topic → why it could not be played.
-        lateness_ms: against the absolute schedule at the moment before publication, of the last `KEPT` messages.
-        interrupted: ended by Ctrl-C or SIGTERM. rounds: how often the bag was begun.
-    """
-
-    bag: Path
-    rate: float
-    published: Counter[str] = field(default_factory=Counter)
-    skipped: dict[str, str] = field(default_factory=dict)
-    lateness_ms: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-    latched_first: int = 0
-    clock_ticks: int = 0
-    wall_s: float = 0.0
-    rounds: int = 0
-    interrupted: bool = False
-
-    def lateness(self) -> tuple[float, float, float]:
-        """Median, 95th percentile and maximum of the lateness, ms."""
-        if not self.lateness_ms:
-            return (0.0, 0.0, 0.0)
-        median, p95, largest = np.percentile(self.lateness_ms, [50, 95, 100])
-        return float(median), float(p95), float(largest)
-
-    def __str__(self) -> str:
-        median, p95, largest = self.lateness()
-        lines = [
-            f"played {sum(self.published.values())} messages of {self.bag.name} in {self.wall_s:.1f} s at rate "
-            f"{self.rate:g}{', interrupted' if self.interrupted else ''}; late by {median:.2f} ms (median), "
-            f"{p95:.2f} (p95), {largest:.2f} (max); {self.clock_ticks} clock ticks"
-        ]
-        lines += [f"  {name}: {count}" for name, count in sorted(self.published.items())]
-        lines += [f"  {name}: not played, {why}" for name, why in sorted(self.skipped.items())]
-        return "\n".join(lines)
 
 
 def play(

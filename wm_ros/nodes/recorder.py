@@ -7,11 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -24,6 +22,7 @@ from wm_ros import topics as table
 from wm_ros.messages import decode_clock, header_stamp
 from wm_ros.nodes.bag_qos import TABLE, message_class, recorded_profile, recorder_profile
 from wm_ros.nodes.bag_sink import BagSink
+from wm_ros.nodes.reports import RecordReport, TopicRecord
 from wm_ros.nodes.sim_clock import SimClock
 from wm_ros.nodes.stopping import stop_event
 from wm_ros.topics import Topic
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 
 DISCOVERY_S = 0.2
 POLL_S = 0.05
-AGES = 20_000
 WAITING = 1000
 """Messages held while it is not yet clear which clock is in use."""
 
@@ -40,58 +38,6 @@ WAITING = 1000
 BACKGROUND = ("/diagnostics", "/rosout", "/parameter_events", "/transition_event", "/surprise")
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock")
 NOT_RECORDED = ("/clock", "/rosout", "/parameter_events")
-
-
-@dataclass
-class TopicRecord:
-    """One recorded topic.
-
-    Attributes:
-        count, size_bytes: written to the bag. dropped: arrived but not written, because the disk was too slow.
-        lost: by the transport, as far as it says.
-        ages_ms: time of arrival minus stamp, where there is a header; of the last `AGES` messages.
-    """
-
-    type: str
-    count: int = 0
-    size_bytes: int = 0
-    dropped: int = 0
-    lost: int = 0
-    ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
-
-    def age(self) -> tuple[float, float] | None:
-        """Median and 95th percentile of the age, ms; None where no message had a stamp."""
-        if not self.ages_ms:
-            return None
-        median, p95 = np.percentile(self.ages_ms, [50, 95])
-        return float(median), float(p95)
-
-
-@dataclass
-class RecordReport:
-    """What was recorded. `sim_time`: the bag's times are those of `/clock`."""
-
-    bag: Path
-    seconds: float
-    sim_time: bool
-    topics: dict[str, TopicRecord]
-
-    def __str__(self) -> str:
-        lines = [
-            f"recorded {sum(t.count for t in self.topics.values())} messages on {len(self.topics)} topics in "
-            f"{self.seconds:.1f} s to {self.bag}" + (", times of /clock" if self.sim_time else "")
-        ]
-        for name, record in sorted(self.topics.items()):
-            age = record.age()
-            parts = [f"{record.count}"]
-            if age is not None:
-                parts.append(f"age {age[0]:.1f} ms (median), {age[1]:.1f} (p95)")
-            if record.dropped or record.lost:
-                parts.append(f"dropped {record.dropped}, lost {record.lost}")
-            lines.append(f"  {name}: {', '.join(parts)}")
-        if not self.topics:
-            lines.append("  nothing was heard: is somebody publishing, with the same ROS_DOMAIN_ID?")
-        return "\n".join(lines)
 
 
 def record(
