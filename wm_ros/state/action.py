@@ -6,6 +6,8 @@ joints over those k steps. One small MLP per k, the same for the state and for i
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,20 +66,39 @@ def step_pairs(
     return np.concatenate(firsts), np.concatenate(seconds)
 
 
-def fit_head(change: torch.Tensor, joints: torch.Tensor, seed: int, steps: int = 400) -> ActionHead:
-    """Train a head on (N, inputs) differences and (N, 7) changes of joints by mean squared error."""
+def fit_head(
+    change: torch.Tensor, joints: torch.Tensor, episode: NDArray[np.int64], seed: int, steps: int = 400
+) -> ActionHead:
+    """Train a head by mean squared error and keep it as it was best on a fifth of the episodes.
+
+    Args:
+        change: (N, inputs) differences. joints: (N, 7) changes of joints, rad. episode: (N,) where each pair is from.
+    """
+    numbers = np.random.default_rng(seed).permutation(np.unique(episode))
+    held_out = torch.from_numpy(np.isin(episode, numbers[: max(1, len(numbers) // 5)]))
+    train = torch.nonzero(~held_out).flatten() if not held_out.all() else torch.arange(len(change))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = ActionHead(change.shape[1])
         head.input_scale.copy_(change.std(0).clamp_min(1e-6))
         head.output_scale.copy_(joints.std(0).clamp_min(1e-6))
-        optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.1)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
-            rows = torch.randint(len(change), (256,))
-            error = (head(change[rows]) - joints[rows]) / head.output_scale
+        last = head.net[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        best, best_error = copy.deepcopy(head.state_dict()), float("inf")
+        optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1)
+        for step in range(steps):
+            if step % 20 == 0:
+                with torch.no_grad():
+                    error = float(
+                        ((head.eval()(change[held_out]) - joints[held_out]) / head.output_scale).square().mean()
+                    )
+                if error < best_error:
+                    best, best_error = copy.deepcopy(head.state_dict()), error
+            rows = train[torch.randint(len(train), (256,))]
+            loss = ((head.train()(change[rows]) - joints[rows]) / head.output_scale).square().mean()
             optimiser.zero_grad()
-            error.square().mean().backward()
+            loss.backward()
             optimiser.step()
-            schedule.step()
+    head.load_state_dict(best)
     return head.eval().requires_grad_(False)

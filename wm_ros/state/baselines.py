@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,13 @@ class Baselines:
 
 
 def load_baselines(bundle: Path) -> Baselines:
-    """Read them from a bundle. Raises BundleError."""
+    """Read them from a bundle, once as long as its config stays as it is. Raises BundleError."""
+    config = Path(bundle) / "config.json"
+    return _load(Path(bundle), config.read_bytes() if config.is_file() else b"")
+
+
+@lru_cache(maxsize=1)
+def _load(bundle: Path, _: bytes) -> Baselines:
     config, tensors = load_bundle(bundle, "state", StateModelConfig)
     model = StateModel(config.model)
     load_weights(model, tensors, "model", bundle)

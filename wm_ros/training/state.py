@@ -217,7 +217,7 @@ class StateTask(Task):
         for method, parts in found.items():
             values = torch.cat(parts)
             for k, (first, second) in pairs.items():
-                head = fit_head(values[second] - values[first], arm[second] - arm[first], self.seed)
+                head = fit_head(values[second] - values[first], arm[second] - arm[first], episode[first], self.seed)
                 tensors |= {f"baseline.action.{method}.k{k}.{n}": _half(v) for n, v in head.state_dict().items()}
         return tensors
 
