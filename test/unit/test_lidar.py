@@ -360,10 +360,9 @@ def test_scores_are_the_same_again(bundle) -> None:
             np.testing.assert_array_equal(one.statistics[method], other.statistics[method])
 
 
-def test_a_forecast_of_another_size_is_refused_by_the_config() -> None:
-    with pytest.raises(ValueError, match="twice"):
-        LidarModel(replace_cells(CONFIG, 128))
-
-
-def replace_cells(config: LidarConfig, cells: int) -> LidarConfig:
-    return config.model_copy(update={"occupancy": config.occupancy.model_copy(update={"cells": cells})})
+def test_a_config_whose_grids_do_not_fit_is_refused() -> None:
+    raw = CONFIG.model_dump()
+    with pytest.raises(ValueError, match="must be half of"):
+        LidarConfig.model_validate(raw | {"voxels": raw["voxels"] | {"size_m": (0.1, 0.1, 0.1)}})
+    with pytest.raises(ValueError, match="as far as the occupancy grid"):
+        LidarConfig.model_validate(raw | {"occupancy": raw["occupancy"] | {"cells": 128}})

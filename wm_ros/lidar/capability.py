@@ -197,5 +197,5 @@ def _usable(points: NDArray[np.float32]) -> NDArray[np.float32] | None:
     if points.ndim != 2 or points.shape[1] < 4:
         return None
     points = np.asarray(points[:, :4], np.float32)
-    finite = np.isfinite(points).all(1)
-    return points if finite.all() else points[finite]
+    finite = np.isfinite(points)
+    return points if finite.all() else points[finite.all(1)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from wm_ros.bundle import StrictModel
 
@@ -29,7 +32,7 @@ class VoxelConfig(StrictModel):
 
 
 class EncoderConfig(StrictModel):
-    """The 12-convolution backbone (AD-L-JEPA §1.2); the paper has channels 16, 32, 64, 64 and out 128.
+    """The 12-convolution backbone of AD-L-JEPA; the paper has channels 16, 32, 64, 64 and out 128.
 
     Attributes:
         channels: of the four levels. out_channels: of each height of the BEV map.
@@ -81,3 +84,19 @@ class LidarConfig(StrictModel):
     sensor_height_m: float = Field(default=1.73, gt=0)
     token_grid: int = Field(default=8, ge=1)
     extrapolate_s: float = Field(default=0.15, gt=0)
+
+    @model_validator(mode="after")
+    def _grids_fit(self) -> Self:
+        """The head lays the BEV map over the forecast's grid: two by two of its cells under each cell of the map."""
+        half_m = self.occupancy.cells * self.occupancy.cell_m / 2
+        x0, y0, _, x1, y1, _ = self.voxels.range_m
+        if any(abs(edge - half_m) > 1e-6 for edge in (-x0, -y0, x1, y1)):
+            raise ValueError(f"voxels.range_m must reach {half_m:g} m to each side, as far as the occupancy grid")
+        for axis in (1, 2):
+            stride = math.prod(level[axis] for level in self.encoder.strides)
+            if self.voxels.shape[axis] != stride * self.occupancy.cells // 2:
+                raise ValueError(
+                    f"voxels {self.voxels.shape[axis]} over strides {stride} must be half of "
+                    f"occupancy.cells {self.occupancy.cells}"
+                )
+        return self

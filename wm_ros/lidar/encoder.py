@@ -1,4 +1,4 @@
-"""The backbone of AD-L-JEPA (methods §1.2): twelve sparse convolutions, then the heights stacked into a BEV map."""
+"""The backbone of AD-L-JEPA (arXiv 2501.04969): twelve sparse convolutions, then the heights stacked into a BEV map."""
 
 from __future__ import annotations
 

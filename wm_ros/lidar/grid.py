@@ -7,6 +7,7 @@ the band by its height above the road in the frame of its own sweep; then it is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ class Scan:
 
 def azimuth_bin(x: NDArray[Any], y: NDArray[Any], bins: int) -> NDArray[np.int64]:
     """Bin of a direction, counter-clockwise from +x."""
-    turn = np.arctan2(y, x) / (2 * np.pi) % 1.0
-    return np.minimum((turn * bins).astype(np.int64), bins - 1)
+    turn = np.arctan2(y, x) * (bins / (2 * np.pi))
+    return np.where(turn < 0, turn + bins, turn).astype(np.int64).clip(0, bins - 1)
 
 
 def moved(xyz: NDArray[np.float32], to_here: Double) -> NDArray[np.float32]:
@@ -63,10 +64,9 @@ def moved(xyz: NDArray[np.float32], to_here: Double) -> NDArray[np.float32]:
 
 def cells(xyz: NDArray[np.float32], grid: OccupancyConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Flat cell of each point (row-major), and which points lie on the grid."""
-    place = np.floor(xyz[:, :2] / np.float32(grid.cell_m)) + grid.cells // 2
-    on_grid = ((place >= 0) & (place < grid.cells)).all(1)
-    column, row = place[on_grid].astype(np.int64).T
-    return row * grid.cells + column, on_grid
+    column, row = (np.floor(xyz[:, i] / np.float32(grid.cell_m)).astype(np.int64) + grid.cells // 2 for i in (0, 1))
+    on_grid = (column >= 0) & (column < grid.cells) & (row >= 0) & (row < grid.cells)
+    return row[on_grid] * grid.cells + column[on_grid], on_grid
 
 
 def raster(xyz: NDArray[np.float32], grid: OccupancyConfig) -> NDArray[np.bool_]:
@@ -76,9 +76,10 @@ def raster(xyz: NDArray[np.float32], grid: OccupancyConfig) -> NDArray[np.bool_]
     return occupied.reshape(grid.cells, grid.cells)
 
 
-def centres(grid: OccupancyConfig) -> tuple[Double, Double]:
+@lru_cache(maxsize=8)
+def centres(grid: OccupancyConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x and y, each (cells, cells), of the cells' centres, in metres."""
-    line = (np.arange(grid.cells) - grid.cells // 2 + 0.5) * grid.cell_m
+    line = ((np.arange(grid.cells) - grid.cells // 2 + 0.5) * grid.cell_m).astype(np.float32)
     x, y = np.meshgrid(line, line)
     return x, y
 
@@ -90,7 +91,8 @@ def visible(reach_m: NDArray[np.float32], there_from_here: NDArray[Any], grid: O
         reach_m: of the sweep that was taken there. there_from_here: (4, 4), points of this frame → its sensor frame.
     """
     x, y = centres(grid)
-    r, t = there_from_here[:2, :2], there_from_here[:2, 3]
+    to_there = there_from_here.astype(np.float32)
+    r, t = to_there[:2, :2], to_there[:2, 3]
     there_x, there_y = r[0, 0] * x + r[0, 1] * y + t[0], r[1, 0] * x + r[1, 1] * y + t[1]
     return np.hypot(there_x, there_y) <= reach_m[azimuth_bin(there_x, there_y, len(reach_m))]
 

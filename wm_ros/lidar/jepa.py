@@ -3,8 +3,7 @@
 Half of the non-empty BEV cells, and half of the empty ones, are hidden. The context encoder gets only the voxels of
 visible cells, the target encoder only those of hidden cells. The predictor sees the context map with learnable tokens
 where a cell is hidden or empty, and its output at hidden cells is held against the target map (cosine). A hinge on the
-spread of each channel and an EMA target keep the maps from collapsing. Sections are those of the project's notes on
-the method (masking 1.4, loss 1.5, target encoder 1.6).
+spread of each channel and an EMA target keep the maps from collapsing.
 
 Where the released code and the paper differ, or a re-implementer stumbles:
 
@@ -152,7 +151,7 @@ class Jepa(nn.Module):
         with torch.no_grad():
             seen = target.permute(0, 2, 3, 1)[hidden_occupied]
             found |= {"target_std": seen.std(0).mean(), "target_rank": effective_rank(seen)}
-            # Which hidden cells are occupied, read off the prediction without labels (methods 1.10).
+            # Which hidden cells are occupied, read off the prediction without labels.
             said = (prediction * F.normalize(self.empty_token, dim=0)[:, None, None]).sum(1) < 0.5
             both = (said & hidden_occupied).sum()
             found["occupied_iou"] = both / ((said & masks.hidden) | hidden_occupied).sum().clamp_min(1)

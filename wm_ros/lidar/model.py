@@ -17,10 +17,6 @@ class LidarModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = BevEncoder(config)
-        if tuple(config.occupancy.cells // 2 for _ in range(2)) != self.encoder.bev_shape:
-            raise ValueError(
-                f"occupancy.cells {config.occupancy.cells} must be twice the BEV map's {self.encoder.bev_shape}"
-            )
         self.head = ForecastHead(config.occupancy, self.encoder.bev_channels)
 
     def tokens(self, bev: Tensor) -> Tensor:

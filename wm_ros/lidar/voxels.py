@@ -31,14 +31,16 @@ def voxelise(points: NDArray[np.float32], config: VoxelConfig) -> Voxels:
     Where there are more than `max_points` in a voxel the first in order of arrival count, and where there are more than
     `max_voxels` voxels those that were seen first stay: the same cloud always gives the same voxels.
     """
-    low = np.asarray(config.range_m[:3], np.float32)
-    size = np.asarray(config.size_m, np.float32)
     depth, height, width = config.shape
+    inside = np.isfinite(points[:, 3])
+    columns = []
     with np.errstate(invalid="ignore"):
-        cell = np.floor((points[:, :3] - low) / size)
-        inside = ((cell >= 0) & (cell < (width, height, depth - 1))).all(1) & np.isfinite(points[:, 3])
+        for axis, count in enumerate((width, height, depth - 1)):
+            column = np.floor((points[:, axis] - np.float32(config.range_m[axis])) / np.float32(config.size_m[axis]))
+            inside &= (column >= 0) & (column < count)
+            columns.append(column)
     kept = points[inside]
-    x, y, z = cell[inside].astype(np.int64).T
+    x, y, z = (column[inside].astype(np.int64) for column in columns)
     keys = (z * height + y) * width + x
 
     # Key and place of arrival in one integer: an ordinary sort is then stable and knows the order of arrival.

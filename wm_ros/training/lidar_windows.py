@@ -1,7 +1,7 @@
 """Training examples of `lidar`: which sweeps belong together, and how a batch of them becomes tensors.
 
 An example is only a number and a seed; a batch is assembled in the loss, where it is known which stage of training it
-is for. Augmentation (flip of y, rotation, scaling; AD-L-JEPA §1.7 without the pasting of objects) is one linear map
+is for. Augmentation (flip of y, rotation, scaling; as AD-L-JEPA, without the pasting of objects) is one linear map
 A of the sensor frame: points become A p, relative motions A T A⁻¹, and directions of the visibility test turn with it.
 """
 
