@@ -6,7 +6,7 @@ Only images are needed. Where a recording also has joints, the heads of `action_
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ class StateTrainConfig(TrainConfig):
         validation_fraction: share of episodes held out. validation_images: of them, evenly spaced.
         flow_weight, ssim_weight: of these losses beside L1 + MSE of the deterministic reconstruction.
         photometric: strength of random gain, gamma and colour balance, 0 for none.
-        start_from: a bundle to continue; with `freeze_tokens` its tokens stay as they are and only decoders train.
+        start_from: a bundle to continue. frozen: what stays as it is there; with `tokens` those who read its tokens
+            need no new training, with `flow` only the deterministic reconstruction is trained.
         action_images: images that the heads of `action_r2` are fitted on, at most.
         dinov2_folder: pre-trained weights for features of kind dinov2.
     """
@@ -53,7 +54,7 @@ class StateTrainConfig(TrainConfig):
     ssim_weight: float = 0.1
     photometric: float = 0.0
     start_from: Path | None = None
-    freeze_tokens: bool = False
+    frozen: tuple[Literal["tokens", "flow"], ...] = ()
     action_images: int = 6000
     dinov2_folder: Path | None = None
 
@@ -118,9 +119,11 @@ class StateTask(Task):
                 self.model.linear.fit(self.cache.images[_evenly(self.train_rows, self.config.linear_images)])
             self.model.autoencoder.fit_linear(self._some(256))
         self.average.average.load_state_dict(self.model.autoencoder.state_dict())
-        if self.config.freeze_tokens:
+        if "tokens" in self.config.frozen:
             self.model.features.requires_grad_(False)
             self.model.compressor.requires_grad_(False)
+        if "flow" in self.config.frozen:
+            self.model.decoder.flow.requires_grad_(False)
 
     def loss(self, batch: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         model = self.model
@@ -133,21 +136,28 @@ class StateTask(Task):
         # One image, three views: its latents, its tokens, and the picture that the tokens give back.
         with torch.no_grad():
             latents = model.autoencoder.encode(batch)
-        with torch.set_grad_enabled(not self.config.freeze_tokens):
+        with torch.set_grad_enabled("tokens" not in self.config.frozen):
             tokens = model.encode(batch)
         picture = model.reconstruct(tokens)
-        flow = model.decoder.flow
-        kept = torch.rand(len(batch), 1, 1, device=batch.device) >= self.config.model.decoder.token_dropout
-        flow_loss = velocity_loss(flow.velocity(tokens * kept), flow.residual(latents, tokens))
         picture_loss = autoencoder_loss(picture, batch)
         similarity = ssim(picture, batch).mean()
-        loss = picture_loss + self.config.ssim_weight * (1.0 - similarity) + self.config.flow_weight * flow_loss
-        return {"loss": loss, "picture": picture_loss, "ssim": similarity, "flow": flow_loss}
+        loss = picture_loss + self.config.ssim_weight * (1.0 - similarity)
+        parts = {"picture": picture_loss, "ssim": similarity}
+        if "flow" not in self.config.frozen:
+            parts["flow"] = self._flow_loss(tokens, latents)
+            loss = loss + self.config.flow_weight * parts["flow"]
+        return {"loss": loss, **parts}
+
+    def _flow_loss(self, tokens: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """Of the velocity; some items go without condition, for classifier-free guidance."""
+        flow = self.model.decoder.flow
+        kept = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.config.model.decoder.token_dropout
+        return velocity_loss(flow.velocity(tokens * kept), flow.residual(latents, tokens))
 
     def _begin_tokens(self) -> None:
         """The autoencoder is done: keep its average, freeze it, and fit the linear lift of tokens to its latents."""
         self.model.autoencoder.load_state_dict(self.average.average.state_dict())
-        if self.model.linear is None:
+        if self.model.linear is None or self.config.start_from is not None:
             return
         with torch.no_grad():
             parts = self._some(1536).split(64)

@@ -1,0 +1,111 @@
+"""The state scorer: what it scores, what it leaves out, and that its figures are what they say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
+from wm_ros.capability import load
+from wm_ros.evaluation.state import StateScorer
+from wm_ros.evaluation.state_heads import change_rows, r_squared
+from wm_ros.kinematics import G1_JOINTS
+from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.state.action import METHODS, STEPS, ActionHead
+from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig
+from wm_ros.state.model import StateModel
+from wm_ros.types import Frame, Joints
+
+TINY = StateModelConfig(
+    image_height=32,
+    image_width=48,
+    token_width=16,
+    features=FeatureConfig(width=16, depth=1, heads=2),
+    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(16, 4, 2)),
+    autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
+    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, refiner_width=8),
+)
+FRAMES = 20
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A tiny untrained bundle with untrained heads."""
+    torch.manual_seed(0)
+    model = StateModel(TINY)
+    model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8))
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    inputs = {"model": 32, "pca": 32, "pixels": 144}
+    for method in METHODS:
+        for k in STEPS:
+            head = ActionHead(inputs[method])
+            tensors |= {f"baseline.action.{method}.k{k}.{n}": v for n, v in head.state_dict().items()}
+    path = tmp_path_factory.mktemp("scored") / "tiny"
+    record = TrainingRecord(command="none", data=["random"], data_licence="none", seed=0, steps=0)
+    config = BundleConfig[StateModelConfig](capability="state", name="tiny", model=TINY, training=record)
+    save_bundle(path, config, tensors, "# tiny\n")
+    return path
+
+
+def scored(bundle: Path, joints: bool = True, wanted: bool = True):
+    """Scores of a made-up episode of `FRAMES` images at 15 Hz in which the right shoulder turns."""
+    state, scorer = load("state", bundle), StateScorer(bundle)
+    state.wanted = {"reconstruction"} if wanted else set()
+    rng = np.random.default_rng(0)
+    for number in range(FRAMES):
+        stamp_ns = round(number / 15 * 1e9)
+        if joints:
+            position = np.zeros(len(G1_JOINTS))
+            position[G1_JOINTS.index("kRightShoulderPitch")] = 0.05 * number
+            scorer.observe(Joints(stamp_ns, "", G1_JOINTS, position))
+        frame = Frame(stamp_ns, "camera", rng.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+        scorer.observe(frame)
+        scorer.predict(state.step(frame))
+    return scorer.finish()
+
+
+def test_all_required_figures_with_their_baselines(bundle):
+    metrics = {metric.name: metric for metric in scored(bundle).metrics}
+    reconstruction, interpolation = {"model", "pca", "mean_image"}, {"model", "first", "pca", "pixel_mean"}
+    assert set(metrics["reconstruction_psnr"].statistics) == reconstruction
+    assert set(metrics["reconstruction_ssim"].statistics) == reconstruction
+    assert set(metrics["interpolation_psnr"].statistics) == interpolation
+    for k in STEPS:
+        assert set(metrics[f"action_r2@k{k}"].statistics) == set(METHODS)
+        assert len(metrics[f"action_r2@k{k}"].statistics["model"]) == FRAMES - k
+
+
+def test_without_joints_only_actions_are_absent(bundle):
+    names = {metric.name for metric in scored(bundle, joints=False).metrics}
+    assert {"reconstruction_psnr", "interpolation_psnr"} <= names
+    assert not any(name.startswith("action_r2") for name in names)
+
+
+def test_without_reconstructions_those_figures_are_absent(bundle):
+    names = {metric.name for metric in scored(bundle, wanted=False).metrics}
+    assert not any(name.startswith("reconstruction") for name in names)
+
+
+def test_an_empty_episode_gives_no_figures(bundle):
+    scores = StateScorer(bundle).finish()
+    assert (scores.metrics, scores.rows, scores.pictures) == ([], [], {})
+
+
+def test_every_prediction_has_a_row_and_the_mean_of_rows_is_the_figure(bundle):
+    scores = scored(bundle)
+    assert len(scores.rows) == FRAMES
+    figure = next(m for m in scores.metrics if m.name == "reconstruction_psnr").statistics["model"].mean()
+    assert np.mean([row["reconstruction_psnr"] for row in scores.rows]) == pytest.approx(figure)
+
+
+def test_pictures_are_images(bundle):
+    pictures = scored(bundle).pictures
+    assert len(pictures) == 2
+    assert all(p.dtype == np.uint8 and p.ndim == 3 and p.shape[2] == 3 for p in pictures.values())
+
+
+def test_r_squared_is_one_for_truth_and_zero_for_the_mean():
+    truth = np.random.default_rng(0).normal(1.0, 2.0, (50, 7))
+    assert r_squared(change_rows(truth, truth).sum(0)) == pytest.approx(1.0)
+    assert r_squared(change_rows(np.broadcast_to(truth.mean(0), truth.shape), truth).sum(0)) == pytest.approx(0.0)
