@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from wm_ros.cli import SIMULATED
 from wm_ros.data.bags import write_bag
-
 from wm_ros.data.simulator import drive_samples, tabletop_samples
 from wm_ros.outputs import fresh_folder
 from wm_ros.paths import SAMPLES
@@ -16,9 +16,9 @@ TABLETOP = {"seed": 900_057, "seconds": 7.5}
 def main() -> None:
     """Write samples/drive and samples/tabletop, replacing them."""
     with fresh_folder(SAMPLES / "drive", force=True) as folder:
-        write_bag(folder, drive_samples(**DRIVE))
+        write_bag(folder, drive_samples(**DRIVE), licence=SIMULATED)
     with fresh_folder(SAMPLES / "tabletop", force=True) as folder:
-        write_bag(folder, tabletop_samples(**TABLETOP))
+        write_bag(folder, tabletop_samples(**TABLETOP), licence=SIMULATED)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ simulate_app = typer.Typer(help="Record a simulated bag: same seed, same bytes."
 app.add_typer(convert_app, name="convert")
 app.add_typer(simulate_app, name="simulate")
 console = Console()
+SIMULATED = "Apache-2.0 (simulated)"
 
 SourceArg = Annotated[
     list[str],
@@ -222,7 +223,8 @@ def convert_kitti(
     """KITTI raw → bag; ego-motion from its poses, or by kiss-icp where it has none."""
     from wm_ros.data.kitti import kitti_episode
 
-    _write(out, kitti_episode(source).samples(), force)
+    episode = kitti_episode(source)
+    _write(out, episode.samples(), force, episode.licence)
 
 
 @convert_app.command("lerobot")
@@ -240,7 +242,20 @@ def convert_lerobot(
     found = lerobot_episodes(source, number_range(episodes, "--episodes"), {})
     with fresh_folder(out, force) as folder:
         for episode in track(found, "converting", console=Console(stderr=True)):
-            write_bag(folder / episode.name, episode.samples())
+            write_bag(folder / episode.name, episode.samples(), licence=episode.licence)
+
+
+@convert_app.command("recover")
+def convert_recover(
+    source: Annotated[Path, typer.Argument(help="A damaged bag.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new bag.")],
+    force: ForceOpt = False,
+) -> None:
+    """Copy what is whole of a damaged bag; the damaged one stays as it is."""
+    from wm_ros.data.bags import recover_bag
+
+    with fresh_folder(out, force) as folder:
+        console.print(f"{recover_bag(source, folder)} messages recovered to {out}", highlight=False)
 
 
 @simulate_app.command("drive")
@@ -274,11 +289,11 @@ def simulate_tabletop(
     _write(out, tabletop_samples(seed=seed, seconds=seconds, width=width, height=height), force)
 
 
-def _write(out: Path, samples: Iterator[Sample], force: bool) -> None:
+def _write(out: Path, samples: Iterator[Sample], force: bool, licence: str = SIMULATED) -> None:
     from wm_ros.data.bags import write_bag
 
     with fresh_folder(out, force) as folder:
-        write_bag(folder, track(samples, f"writing {out.name}", console=Console(stderr=True)))
+        write_bag(folder, track(samples, f"writing {out.name}", console=Console(stderr=True)), licence=licence)
 
 
 @app.command()

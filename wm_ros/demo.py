@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _run_live(bag: Path, recording: Path) -> None:
     params = CONFIG / "wm.yaml"
     os.environ |= ros_environment()
     arguments = ["--params-file", str(params), "-p", "use_sim_time:=true"]
-    commands = {name: node_command(name, arguments) for name in check(params, None)}
+    commands: dict[str, Sequence[str]] = {name: node_command(name, arguments) for name in check(params, None)}
     supervisor = Supervisor(commands, "", Board().changed)
     wm = [sys.executable, "-m", "wm_ros.cli"]
     try:

@@ -12,8 +12,8 @@ import yaml
 from rosbags.rosbag2 import Reader
 
 from wm_ros import topics
+from wm_ros.cli import convert_recover
 from wm_ros.data import bags
-from wm_ros.data.bag_recovery import main as recover_command
 from wm_ros.data.bags import (
     BagWriter,
     bag_episode,
@@ -25,7 +25,7 @@ from wm_ros.data.bags import (
     write_bag,
 )
 from wm_ros.data.sources import episodes
-from wm_ros.errors import BagError
+from wm_ros.errors import BagError, UserError
 from wm_ros.messages import encode_sample
 from wm_ros.types import EgoPose, Frame, Instruction, JointCommand, Joints, StateTokens, Sweep
 
@@ -350,11 +350,10 @@ def test_a_bag_with_wrong_bytes_never_gives_a_traceback(bag, seed):
 def test_the_command_recovers_and_refuses(bag, tmp_path, capsys):
     file = bag / "bag.mcap"
     file.write_bytes(file.read_bytes()[:-200])
-    assert recover_command([str(bag), str(tmp_path / "new")]) == 0
+    convert_recover(bag, tmp_path / "new")
     assert "101 messages recovered" in capsys.readouterr().out
-    assert recover_command([str(bag), str(tmp_path / "new")]) == 2
-    assert "exists and is not empty" in capsys.readouterr().err
-    assert recover_command([]) == 2
+    with pytest.raises(UserError, match="exists and is not empty"):
+        convert_recover(bag, tmp_path / "new")
 
 
 def test_an_empty_bag_is_empty(tmp_path):

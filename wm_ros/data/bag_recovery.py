@@ -1,12 +1,11 @@
 """What is whole in a damaged recording: an MCAP that ends too early, a database with a torn page.
 
-python -m wm_ros.data.bag_recovery BAG NEW_BAG
+`wm convert recover BAG NEW_BAG` copies it to a new one.
 """
 
 from __future__ import annotations
 
 import heapq
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -22,7 +21,7 @@ from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 
 from wm_ros.data.bag_storage import DAMAGE, locate, storage_files
-from wm_ros.errors import BagError, UserError
+from wm_ros.errors import BagError
 
 RECORD_LIMIT = 256 * 2**20
 WINDOW = 512
@@ -155,20 +154,3 @@ def _ordered(raw: Iterable[Raw]) -> Iterator[Raw]:
     while heap:
         yield heapq.heappop(heap)[2]
 
-
-def main(arguments: list[str]) -> int:
-    """Command line: returns the exit code."""
-    if len(arguments) != 2:
-        print("usage: python -m wm_ros.data.bag_recovery BAG NEW_BAG", file=sys.stderr)
-        return 2
-    try:
-        count = recover_bag(Path(arguments[0]), Path(arguments[1]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{count} messages recovered to {arguments[1]}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

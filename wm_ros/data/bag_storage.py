@@ -135,7 +135,7 @@ def damaged(bag: Path, error: BaseException) -> BagError:
         return BagError(f"bag '{bag}': damaged ({reason}); no message can be recovered, record it again")
     return BagError(
         f"bag '{bag}': damaged ({reason}); {whole.messages} messages on {len(whole.topics)} topics are whole, "
-        f"copy them with `python -m wm_ros.data.bag_recovery {bag} NEW_BAG`"
+        f"copy them with `wm convert recover {bag} NEW_BAG`"
     )
 
 
