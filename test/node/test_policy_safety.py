@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -92,3 +93,32 @@ def test_a_clock_that_jumps_back_disarms_without_a_word(bench, policy):
     policy.trigger_deactivate()
     bench.spin(0.2)
     assert len(bench.heard["action_chunk"]) == said
+
+
+def poisoned(prediction):
+    """The same prediction with one command that is not a number."""
+    if prediction is None:
+        return None
+    positions = prediction.chunk.position_rad.copy()
+    positions[-1, 0] = np.nan
+    return dataclasses.replace(prediction, chunk=dataclasses.replace(prediction.chunk, position_rad=positions))
+
+
+def failing(prediction):
+    if prediction is not None:
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("fault", [poisoned, failing])
+def test_a_fault_of_the_model_is_not_published_but_answered_by_the_safe_command(bench, policy, fault):
+    speak(bench, value=0.6)
+    step = policy.capability.step
+    policy.capability.step = lambda sample: fault(step(sample))
+    now = bench.now_ns()
+    bench.publish(joints(now, 0.6), tokens(now))
+    bench.until(lambda: is_hold(chunks(bench)[-1], 0.6), "the safe command")
+    bench.until(lambda: bench.status("policy: refused").values, "the fault is counted")
+    policy.capability.step = step
+    speak(bench, 1)
+    assert len(chunks(bench)[-1].offsets_s) > 1, "the node lives and speaks again"
+    assert all(np.isfinite(chunk.position_rad).all() for chunk in chunks(bench))
