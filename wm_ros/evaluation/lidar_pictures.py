@@ -27,7 +27,7 @@ def forecast_picture(
     columns = []
     for k, horizon in enumerate(occupancy.horizons_s):
         chance = np.rint(255 / (1 + np.exp(-log_odds[k].astype(np.float64)))).astype(np.uint8)
-        above = from_above(cv2.applyColorMap(chance, cv2.COLORMAP_INFERNO)[..., ::-1])
+        above = from_above(np.asarray(cv2.applyColorMap(chance, cv2.COLORMAP_INFERNO)[..., ::-1], np.uint8))
         colours = np.array([UNSEEN, FREE, OCCUPIED], np.uint8)
         below = from_above(colours[came.get(k, np.zeros_like(chance))])
         columns.append(np.concatenate([_titled(above, f"forecast {horizon:g} s"), _titled(below, "came")], 0))
