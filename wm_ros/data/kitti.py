@@ -1,24 +1,26 @@
 """KITTI raw drives as samples: sweeps, camera images, and ego-motion.
 
-Layout (as published): `velodyne_points/data/*.bin`, and where there are, `velodyne_points/timestamps.txt`,
-`image_02/data/*.{png,jpg}`, `oxts/data/*.txt`, `calib_imu_to_velo.txt` beside the drive or in it. Ego-motion comes from
-`oxts` (Mercator projection of the development kit); without it, it is estimated from the sweeps by kiss-icp.
+Layout (as published): `velodyne_points/data/*.bin`, and where there are, `velodyne_points/timestamps.txt` and
+`image_02/data/*.{png,jpg}`; where ego-motion comes from is said in `kitti_poses`. An image is given the stamp of the
+sweep of its number: in synchronised drives the camera fires when the laser looks ahead. Sweeps are taken as they are
+(the published ones are not deskewed).
 
 The data is under CC BY-NC-SA 3.0: weights trained on it inherit that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
+from wm_ros.data.kitti_poses import Poses, drive_poses
 from wm_ros.data.sources import Episode
 from wm_ros.errors import UserError
 from wm_ros.types import EgoPose, Frame, Sample, Sweep
@@ -26,25 +28,27 @@ from wm_ros.types import EgoPose, Frame, Sample, Sweep
 LICENCE = "CC BY-NC-SA 3.0 (KITTI)"
 START_NS = 1_000_000_000_000
 PERIOD_NS = 100_000_000
-EARTH_RADIUS_M = 6378137.0
-MAX_RANGE_M = 100.0
-Poses = NDArray[np.float64]
 
 
 def kitti_episode(path: Path) -> Episode:
-    """The drive in folder `path`. Raises UserError where its sweeps are missing or do not fit their timestamps."""
+    """The drive in folder `path`.
+
+    Its ego-motion is worked out when the first sample is asked for, and once only.
+
+    Raises:
+        UserError: sweeps are missing or do not fit their timestamps.
+    """
     path = Path(path)
     sweeps = sorted((path / "velodyne_points" / "data").glob("*.bin"))
     if not sweeps:
         raise UserError(f"'{path}': no velodyne_points/data/*.bin; give a KITTI raw drive (…_drive_0001_sync)")
     stamps = _stamps(path / "velodyne_points" / "timestamps.txt", sweeps)
-    return Episode(path.name, LICENCE, lambda: _samples(path, sweeps, stamps))
+    poses = cache(lambda: drive_poses(path, sweeps, read_sweep))
+    return Episode(path.resolve().name, LICENCE, lambda: _samples(path, sweeps, stamps, poses))
 
 
-def _samples(path: Path, sweeps: list[Path], stamps: list[int]) -> Iterator[Sample]:
-    poses = _oxts_poses(path, sweeps)
-    if poses is None:
-        poses = estimate_poses(sweeps)
+def _samples(path: Path, sweeps: list[Path], stamps: list[int], find: Callable[[], Poses]) -> Iterator[Sample]:
+    poses = find()
     linear, angular = _twists(poses, stamps)
     for index, (file, stamp_ns) in enumerate(zip(sweeps, stamps, strict=True)):
         yield EgoPose(stamp_ns, "odom", "lidar", poses[index], linear[index], angular[index])
@@ -60,28 +64,10 @@ def _samples(path: Path, sweeps: list[Path], stamps: list[int]) -> Iterator[Samp
 
 def read_sweep(file: Path) -> NDArray[np.float32]:
     """(N, 4) float32: x, y, z (m, sensor frame), intensity 0..1. Raises UserError where bytes are missing."""
-    values = np.fromfile(file, np.float32)
-    if len(values) % 4:
-        raise UserError(f"'{file}' is cut off: {len(values)} numbers are not a multiple of 4; copy it again")
-    return values.reshape(-1, 4)
-
-
-def estimate_poses(sweeps: list[Path]) -> Poses:
-    """(N, 4, 4) poses of the sensor, the first at the origin, by kiss-icp; one thread, so that runs repeat."""
-    from kiss_icp.config import KISSConfig
-    from kiss_icp.kiss_icp import KissICP
-
-    config = KISSConfig()
-    config.data.max_range, config.data.min_range, config.data.deskew = MAX_RANGE_M, 2.5, False
-    config.mapping.voxel_size = MAX_RANGE_M / 100
-    config.registration.max_num_threads = 1
-    odometry = KissICP(config)
-    poses = []
-    for file in track(sweeps, "ego-motion by kiss-icp", console=Console(stderr=True)):
-        points = read_sweep(file)[:, :3].astype(np.float64)
-        odometry.register_frame(points, np.zeros(len(points)))
-        poses.append(odometry.last_pose.copy())
-    return np.stack(poses)
+    size = file.stat().st_size
+    if size == 0 or size % 16:
+        raise UserError(f"'{file}' is cut off: {size} bytes are not a whole number of 16-byte points; copy it again")
+    return np.fromfile(file, "<f4").reshape(-1, 4)
 
 
 def _stamps(file: Path, sweeps: list[Path]) -> list[int]:
@@ -93,53 +79,17 @@ def _stamps(file: Path, sweeps: list[Path]) -> list[int]:
         whole, _, fraction = line.partition(".")
         try:
             seconds = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
-            stamps.append(int(seconds) * 10**9 + int(fraction.ljust(9, "0")[:9] or 0))
+            stamps.append(int(seconds) * 10**9 + int(fraction.ljust(9, "0")[:9]))
         except ValueError:
             raise UserError(f"'{file}': '{line:.40}' is not a time such as 2011-09-26 14:14:10.904785920") from None
-    if len(stamps) < len(sweeps):
-        raise UserError(f"'{file}': {len(stamps)} times for {len(sweeps)} sweeps; copy the drive again")
-    if len(stamps) > len(sweeps):  # a drive with missing sweeps: file names are indices
-        stamps = [stamps[int(sweep.stem)] for sweep in sweeps]
+    if len(stamps) != len(sweeps):  # a drive with missing sweeps: file names are indices
+        names = [sweep.stem for sweep in sweeps]
+        if not all(name.isdecimal() and int(name) < len(stamps) for name in names):
+            raise UserError(f"'{file}': {len(stamps)} times for {len(sweeps)} sweeps; copy the drive again")
+        stamps = [stamps[int(name)] for name in names]
+    if any(after <= before for before, after in pairwise(stamps)):
+        raise UserError(f"'{file}': times do not increase; remove the file, and ten sweeps a second are assumed")
     return stamps
-
-
-def _oxts_poses(path: Path, sweeps: list[Path]) -> Poses | None:
-    """Poses of the sensor from GPS and inertial measurements, the first at the origin; None where there are none."""
-    files = [path / "oxts" / "data" / f"{sweep.stem}.txt" for sweep in sweeps]
-    if not all(file.is_file() for file in files):
-        return None
-    rows = np.stack([np.array(file.read_text().split()[:6], np.float64) for file in files])
-    latitude, longitude, altitude, roll, pitch, yaw = rows.T
-    scale = np.cos(np.deg2rad(latitude[0]))
-    poses = np.tile(np.eye(4), (len(rows), 1, 1))
-    poses[:, 0, 3] = scale * np.deg2rad(longitude) * EARTH_RADIUS_M
-    poses[:, 1, 3] = scale * EARTH_RADIUS_M * np.log(np.tan(np.deg2rad(90 + latitude) / 2))
-    poses[:, 2, 3] = altitude
-    for matrix, *angles in zip(poses, roll, pitch, yaw, strict=True):
-        matrix[:3, :3] = _rotation(*angles)
-    poses = poses @ np.linalg.inv(_imu_to_lidar(path))
-    return np.linalg.inv(poses[0]) @ poses
-
-
-def _rotation(roll: float, pitch: float, yaw: float) -> Poses:
-    (cr, sr), (cp, sp), (cy, sy) = ((np.cos(a), np.sin(a)) for a in (roll, pitch, yaw))
-    rx = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    ry = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-    rz = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-    return np.asarray(rz @ ry @ rx)
-
-
-def _imu_to_lidar(path: Path) -> Poses:
-    """(4, 4): points of the IMU's frame into the LiDAR's; the identity where the calibration is not there."""
-    matrix = np.eye(4)
-    for folder in (path, path.parent):
-        file = folder / "calib_imu_to_velo.txt"
-        if file.is_file():
-            rows = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-            matrix[:3, :3] = np.array(rows["R"].split(), np.float64).reshape(3, 3)
-            matrix[:3, 3] = np.array(rows["T"].split(), np.float64)
-            break
-    return matrix
 
 
 def _twists(poses: Poses, stamps: list[int]) -> tuple[Poses, Poses]:
