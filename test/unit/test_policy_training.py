@@ -49,12 +49,13 @@ def recorded(folder: Path) -> Aligned:
 def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PolicyTask:
     """A prepared task on made-up recordings."""
     monkeypatch.setattr(policy_module, "align", lambda *_: recorded(tmp_path))
-    monkeypatch.setattr(policy_module, "state_tokens", lambda aligned, _: (aligned, "abc"))
+    monkeypatch.setattr(policy_module, "state_tokens", lambda aligned, *_: (aligned, "abc"))
     config = PolicyTrainConfig(
         steps=10,
         batch_size=8,
         joint_names=NAMES,
         token_history=(0, 2),
+        state_every=2,
         joint_history=4,
         validation=0.25,
         drop_state=0.0,
@@ -120,6 +121,16 @@ def test_sensor_dropout_hides_what_it_says(task: PolicyTask) -> None:
     assert dropped["state_pad"].all() and dropped["drop_bev"].all()
     assert dropped["pad"].any() and not dropped["pad"][:, -1].any()
     assert not batch["pad"].any()
+
+
+def test_steps_without_an_encoded_image_are_trained_as_unseen(task: PolicyTask) -> None:
+    batch = batch_of(task, [10, 11])
+    plain = task._observation(batch)
+    assert not plain.state_pad.any()
+    tokens = batch["tokens"].clone()
+    tokens[1, -1] = torch.nan
+    seen = task._observation(batch | {"tokens": tokens})
+    assert seen.state_pad.tolist() == [[False, False], [False, True]] and seen.state.isfinite().all()
 
 
 def test_the_bundle_acts_and_holds_nothing_that_is_only_trained_with(task: PolicyTask, tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ class PolicyTrainConfig(TrainConfig):
     """`config/train/policy.yaml`.
 
     Attributes:
-        state_bundle: whose tokens the policy sees. joint_names: of the robot, in the order of the chunk.
+        state_bundle: whose tokens the policy sees.
+        state_every: only every so manyth image is encoded, the slow part; windows in between are trained without
+            state, and are as many as those with. `token_history` must be multiples of it.
+        joint_names: of the robot, in the order of the chunk.
         latent_weight: of the loss on latent states to come, 1 in the paper, 0 switches that part off.
         validation: share of episodes held out.
         drop_state, drop_bev: share of training windows without state or BEV tokens.
@@ -42,10 +45,11 @@ class PolicyTrainConfig(TrainConfig):
     """
 
     state_bundle: str = "state-lite"
+    state_every: int = Field(default=5, ge=1)
     joint_names: tuple[str, ...] = G1_JOINTS
     chunk_steps: int = 15
     joint_history: int = 8
-    token_history: tuple[int, ...] = (0, 3, 7)
+    token_history: tuple[int, ...] = (0, 5, 10)
     transformer: TransformerConfig = TransformerConfig()
     latent_weight: float = Field(1.0, ge=0)
     validation: float = Field(0.1, gt=0, lt=1)
@@ -68,11 +72,13 @@ class PolicyTask(Task):
         """Align the sources, compute their state tokens, fit normalisation and baselines, build the modules."""
         config, cache = self.config, self.work_dir / "cache"
         aligned = [align(source, config.joint_names, cache) for source in sources]
-        aligned, self.state_sha256 = state_tokens(aligned, config.state_bundle)
+        aligned, self.state_sha256 = state_tokens(aligned, config.state_bundle, config.state_every)
         self.sources = sources
         splits = [split_episodes(len(a.episodes), config.validation, seed) for a in aligned]
         self.train_set = self._windows([(a, s[0]) for a, s in zip(aligned, splits, strict=True)])
-        self.validation_set = self._windows([(a, s[1]) for a, s in zip(aligned, splits, strict=True)], stride=3)
+        self._balance(self.train_set)
+        validation = [(a, s[1]) for a, s in zip(aligned, splits, strict=True)]
+        self.validation_set = self._windows(validation, stride=config.state_every)
         self.ids = batch_ids(self.train_set.texts)
         self.model = self._model_config(aligned)
         head = PolicyHead(self.model)
@@ -171,6 +177,13 @@ class PolicyTask(Task):
             past += ("bev",)
         return Windows(chosen, history, self.config.chunk_steps, past, ("joints", "commands"), stride)
 
+    def _balance(self, data: Windows) -> None:
+        """Repeat the windows that have a state until they are half of all."""
+        every = self.config.state_every
+        starts = [source.starts for source in data.sources]
+        steps = np.asarray([step - starts[number][episode] for number, episode, step in data.index])
+        data.index = np.concatenate([data.index, *[data.index[steps % every == 0]] * max(every - 2, 0)])
+
     def _model_config(self, aligned: list[Aligned]) -> PolicyModelConfig:
         bev = aligned[0]["bev"].shape[1:] if "bev" in self.train_set.past else (0, 0)
         state = aligned[0]["tokens"].shape[1:]
@@ -202,6 +215,7 @@ class PolicyTask(Task):
         norm.move_std.copy_((joints[:, -1] - joints[:, 0]).std(0).clamp_min(STD_FLOOR_RAD))
         norm.action_std.copy_(action.square().mean(0).sqrt().clamp_min(STD_FLOOR_RAD))
         state = batch["tokens"][:, -1]
+        state = state[state.isfinite().flatten(1).all(1)]
         norm.state_mean.copy_(state.mean(0))
         norm.state_std.copy_(state.std(0).clamp_min(1e-3))
         if "bev" in batch:
@@ -213,12 +227,14 @@ class PolicyTask(Task):
     def _observation(self, batch: dict[str, Tensor]) -> Observation:
         config = self.model
         back = [batch["tokens"].shape[1] - 1 - steps for steps in config.token_history[::-1]]
+        tokens = batch["tokens"][:, back]
+        unseen = batch.get("state_pad", batch["pad"])[:, back] | tokens.isnan().flatten(2).any(-1)
         bev = batch["bev"][:, -1] if "bev" in batch else None
         return Observation(
             batch["joints"][:, -config.joint_history :],
             batch["pad"][:, -config.joint_history :],
-            batch["tokens"][:, back],
-            batch["state_pad"][:, back] if "state_pad" in batch else batch["pad"][:, back],
+            tokens.nan_to_num(),
+            unseen,
             self.ids.to(batch["text"].device)[batch["text"]],
             None if bev is None else bev.nan_to_num(),
             None if bev is None else bev.isnan().any(-1).any(-1) | batch.get("drop_bev", torch.zeros(()).bool()),
@@ -257,6 +273,7 @@ class PolicyTask(Task):
         joints, truth, weight = arrays(validation)
         fits = [baselines.fit_ridge(*arrays(train), strength) for strength in RIDGE_STRENGTHS]
         errors = [float((np.abs(baselines.ridge(joints, f) - truth).mean(-1) * weight).sum()) for f in fits]
+        # Where the mean episode is at each phase, and what was commanded there.
         phase = train["phase"].double().numpy()
         commanded = train["commands"][:, -1].double().numpy()
         known = np.isfinite(commanded).all(-1)

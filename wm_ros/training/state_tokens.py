@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_ros.paths import bundle_path
 from wm_ros.state import CAPABILITY
-from wm_ros.training.aligned import Aligned, with_tokens
+from wm_ros.training.aligned import Aligned
+from wm_ros.training.future_windows import encoded
 
 
-def state_tokens(aligned: list[Aligned], bundle: str, device: str = "cpu") -> tuple[list[Aligned], str]:
+def state_tokens(aligned: list[Aligned], bundle: str, every: int = 1, device: str = "cpu") -> tuple[list[Aligned], str]:
     """Add `tokens` to each source.
 
     Args:
         bundle: folder of a state bundle, or the name of a shipped one.
+        every: only every so manyth image of an episode is encoded, which is the slow part; tokens are NaN in between.
 
     Returns:
         the sources with tokens, and `weights_sha256` of the bundle.
@@ -31,4 +34,11 @@ def state_tokens(aligned: list[Aligned], bundle: str, device: str = "cpu") -> tu
     def tokens_of(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         return capability.tokenize(np.stack([capability.preprocess(rgb) for rgb in frames]))
 
-    return [with_tokens(source, tokens_of, sha256) for source in aligned], sha256
+    sources = []
+    for source in aligned:
+        tokens = encoded(source, every, tokens_of, sha256)
+        if every > 1:
+            steps = np.concatenate([np.arange(count) for count in np.diff(source.starts)])
+            tokens[steps % every != 0] = np.nan
+        sources.append(replace(source, arrays={**source.arrays, "tokens": tokens}))
+    return sources, sha256
