@@ -53,7 +53,7 @@ def test_every_topic_of_every_node_speaks_and_carries_the_stamp_of_what_it_saw(b
     rows = dict(messages.decode_numbers(bench.heard["monitor/surprise"][-1]))
     assert {"occupancy", "actions"} <= set(rows)
     for node in topics.NODES:
-        bench.until(lambda n=node: bench.status(f"{n}: cycle"), f"diagnostics of {node}")
+        bench.until(lambda n=node: bench.status(f"{n}: cycle").name, f"diagnostics of {node}")
         assert bench.status(f"{node}: refused").values == {}
 
 

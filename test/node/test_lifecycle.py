@@ -95,7 +95,7 @@ def test_a_wrong_parameter_is_refused_at_configure_with_one_line(bench, paramete
     assert node.trigger_configure().name == "FAILURE"
     assert node.problem.count("\n") == 0
     assert words in node.problem
-    bench.until(lambda: words in getattr(bench.status("state_tokenizer: lifecycle"), "message", ""), "the line is said")
+    bench.until(lambda: words in bench.status("state_tokenizer: lifecycle").message, "the line is said")
     assert not node.finished
 
 

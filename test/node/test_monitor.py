@@ -23,17 +23,17 @@ def test_a_chunk_is_scored_once_its_time_has_come(bench):
     offsets = np.arange(1, 16) / 15
     chunk = ActionChunk(start, "", G1_JOINTS, offsets, np.full((15, 26), 0.35, np.float32))
     bench.publish_bytes("action_chunk", encode_joint_trajectory(chunk))
-    bench.spin(0.2)
-    for step in range(16):
+    bench.until(lambda: node.heard_count.get("action_chunk"), "the chunk is there")
+    for step in range(-5, 16):
         bench.publish(joints(start + step * PERIOD_NS, 0.1))
-        bench.spin(0.01)
+        bench.spin(0.02)
         if step == 6:
             assert not bench.heard["monitor/surprise"], "before its time nothing is known"
     bench.until(lambda: bench.heard["monitor/surprise"], "the error of the chunk")
     (name, (last, running)), *others = messages.decode_numbers(bench.heard["monitor/surprise"][-1])
     assert (name, others) == ("actions", [])
     assert last == running == pytest.approx(0.25 / 0.01, rel=1e-3), "0.25 rad, where holding errs by less than 0.01"
-    bench.until(lambda: bench.status("monitor: action 0.5s"), "the diagnostics have a line for it")
+    bench.until(lambda: bench.status("monitor: action 0.5s").name, "the diagnostics have a line for it")
     assert float(bench.status("monitor: action 0.5s").values["mean"]) == pytest.approx(0.25, rel=1e-3)
 
 

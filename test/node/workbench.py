@@ -86,6 +86,7 @@ class Workbench:
         """Wait until the node's subscriptions to `names` have met our publishers, and our ears its publishers."""
         publishers = [self._publisher(name) for name in names]
         self.until(lambda: all(p.get_subscription_count() > 0 for p in publishers), "inputs are connected")
+        self.until(lambda: all(node.count_publishers(name) > 0 for name in names), "the node has met them")
         outputs = [name for name in topics.OUTPUTS[node.name] if self.driver.count_subscribers(name.name)]
         self.until(lambda: all(node.listened(topic.name) for topic in outputs), "outputs are connected")
 
@@ -111,12 +112,12 @@ class Workbench:
         return [messages.decode(ALL[name].type, cdr, 0, sample, name) for cdr in self.heard[name]]
 
     def status(self, check):
-        """The newest diagnostic status named `<node>: <check>`, None before the first."""
+        """The newest diagnostic status named `<node>: <check>`; one without a name before the first."""
         for cdr in reversed(self.heard["/diagnostics"]):
             for status in messages.decode_diagnostics(cdr):
                 if status.name == check:
                     return status
-        return None
+        return messages.Status("", -1, "")
 
     def close(self):
         for node in self.nodes:
