@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from wm_ros.data.simulator import drive_samples
+from wm_ros.data.simulator.drive import STEP_M, Sensor
 from wm_ros.errors import UserError
 from wm_ros.types import Boxes, EgoPose, Sweep
 
 SMALL = {"beams": 32, "azimuths": 360}
 DIGEST = """
-import hashlib, torch
+import dataclasses, hashlib, numpy
 from wm_ros.data.simulator import drive_samples
-from wm_ros.types import Sweep
 digest = hashlib.sha256()
 for sample in drive_samples(7, 0.3, beams=32, azimuths=360):
-    digest.update(sample.points.tobytes() if isinstance(sample, Sweep) else repr(sample).encode())
+    for value in dataclasses.astuple(sample):
+        digest.update(value.tobytes() if isinstance(value, numpy.ndarray) else repr(value).encode())
 print(digest.hexdigest())
 """
 
@@ -81,6 +82,46 @@ def test_boxes_near_by_hold_points():
     assert np.mean(held) > 0.6  # the rest is hidden behind others
 
 
+def corners(box, shrink_m=0.1):
+    """(4, 2) outline of a box on the ground, slightly shrunk."""
+    half = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]]) * (box[3:5] / 2 - shrink_m)
+    c, s = np.cos(box[6]), np.sin(box[6])
+    return half @ np.array([[c, s], [-s, c]]) + box[:2]
+
+
+def overlap(first, second):
+    """Whether two convex outlines meet: no edge of either separates them."""
+    for outline in (first, second):
+        for edge in np.roll(outline, -1, 0) - outline:
+            one, other = first @ [-edge[1], edge[0]], second @ [-edge[1], edge[0]]
+            if one.max() < other.min() or other.max() < one.min():
+                return False
+    return True
+
+
+def test_no_vehicle_drives_into_another_or_into_the_ego_car():
+    ego = corners(np.array([0, 0, 0, 4.4, 1.8, 1.5, 0.0]))
+    for seed in range(8):
+        for sample in of(Boxes, drive_samples(seed, 4.0, beams=1, azimuths=36, rate_hz=1.0)):
+            assert not any(overlap(corners(box), ego) for box in sample.boxes)
+            cars = [
+                corners(box)
+                for box, label in zip(sample.boxes, sample.labels, strict=True)
+                if label in ("car", "van", "truck")
+            ]
+            assert not any(overlap(a, b) for a, b in itertools.combinations(cars, 2))
+
+
+def test_boxes_keep_their_track_and_size_and_stay_within_range():
+    known = {}
+    for sample in of(Boxes, drive_samples(4, 1.0, beams=1, azimuths=36)):
+        assert len(set(sample.track_ids)) == len(sample.track_ids) == len(sample.boxes) > 0
+        assert np.hypot(sample.boxes[:, 0], sample.boxes[:, 1]).max() <= 75
+        for track, box, label in zip(sample.track_ids, sample.boxes, sample.labels, strict=True):
+            size, before = known.setdefault(track, (tuple(box[3:6]), label))
+            assert size == tuple(box[3:6]) and before == label
+
+
 def test_odometry_agrees_with_its_own_speed():
     poses = of(EgoPose, drive_samples(6, 1.0, speed_mps=8.0, **SMALL))
     for before, after in itertools.pairwise(poses):
@@ -103,6 +144,28 @@ def test_standing_things_stay_where_they_are_when_ego_motion_is_taken_out():
     shared = len(cells(first) & cells(moved)) / len(cells(first) | cells(moved))
     unmoved = len(cells(first) & cells(last)) / len(cells(first) | cells(last))
     assert shared > 1.5 * unmoved
+
+
+def test_a_sensor_loses_rays_at_random_on_dark_and_on_far_surfaces():
+    rng = np.random.default_rng(0)
+    sensor = Sensor(16, 360, rng)
+    count = len(sensor.rays)
+
+    def share(range_m, cosine=1.0, reflectivity=0.4):
+        told = sensor.measure(*(np.full(count, v) for v in (range_m, cosine, reflectivity)), rng)
+        return len(told) / count
+
+    assert share(1.0) == 0 == share(np.inf) == share(130.0)
+    assert 0.9 < share(10.0) < 1
+    assert share(70.0, cosine=0.05, reflectivity=0.06) < 0.2 < share(70.0)
+
+
+def test_ranges_are_noisy_by_a_few_centimetres_and_whole_steps():
+    rng = np.random.default_rng(0)
+    sensor = Sensor(16, 360, rng)
+    points = sensor.measure(*(np.full(len(sensor.rays), v) for v in (20.0, 1.0, 0.5)), rng)[:, :3]
+    assert 0.005 < (np.linalg.norm(points, axis=1) - 20).std() < 0.04
+    assert np.array_equal(points, np.round(points / STEP_M) * STEP_M)
 
 
 def test_a_wrong_argument_is_named():
