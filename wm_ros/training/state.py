@@ -90,6 +90,7 @@ class StateTask(Task):
         self.modules["model"] = self.model
         self.average = Ema(self.model.autoencoder, 0.99)
         self.modules["autoencoder_average"] = self.average
+        self.inherited_heads: dict[str, torch.Tensor] = {}
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
         size = self.config.model.image_height, self.config.model.image_width
@@ -112,6 +113,7 @@ class StateTask(Task):
             if config.model != self.config.model:
                 raise UserError(f"bundle '{self.config.start_from}' has another model config; give the same one")
             load_weights(self.model, tensors, "model", self.config.start_from)
+            self.inherited_heads = {k: v for k, v in tensors.items() if k.startswith("baseline.action.")}
         else:
             if isinstance(self.model.features, Dinov2Features) and self.config.dinov2_folder is not None:
                 self.model.features.load_folder(self.config.dinov2_folder)
@@ -189,7 +191,7 @@ class StateTask(Task):
 
     def export(self, out: Path, run: RunInfo) -> None:
         tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
-        tensors |= self._action_heads()
+        tensors |= self._action_heads() or self.inherited_heads
         if self.model.linear is None:
             tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self._pca().state_dict().items()}
         config = BundleConfig[StateModelConfig](
