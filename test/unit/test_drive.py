@@ -101,8 +101,10 @@ def overlap(first, second):
 
 def test_no_vehicle_drives_into_another_or_into_the_ego_car():
     ego = corners(np.array([0, 0, 0, 4.4, 1.8, 1.5, 0.0]))
-    for seed in range(8):
-        for sample in of(Boxes, drive_samples(seed, 4.0, beams=1, azimuths=36, rate_hz=1.0)):
+    drives = [drive_samples(seed, 4.0, beams=1, azimuths=36, rate_hz=1.0) for seed in range(8)]
+    drives.append(drive_samples(0, 20.0, beams=1, azimuths=36, rate_hz=1.0, speed_mps=15.0))  # to the end of the road
+    for drive in drives:
+        for sample in of(Boxes, drive):
             assert not any(overlap(corners(box), ego) for box in sample.boxes)
             cars = [
                 corners(box)
@@ -171,3 +173,5 @@ def test_ranges_are_noisy_by_a_few_centimetres_and_whole_steps():
 def test_a_wrong_argument_is_named():
     with pytest.raises(UserError, match="beams 0"):
         next(drive_samples(0, beams=0))
+    with pytest.raises(UserError, match="seed -1"):
+        next(drive_samples(-1))

@@ -105,12 +105,16 @@ def drive_samples(
     """One simulated drive: for each sweep its EgoPose (exact, with twist), Boxes (frame "lidar") and Sweep.
 
     Args:
-        seconds: length. beams, azimuths: rays of a sweep. rate_hz: of the sweeps.
-        speed_mps: mean speed of the ego car; negative: drawn from the seed, 0 to 15.
+        seed: of the scene, 0 or more.
+        seconds: length, at most 20; what stands beside the road ends 220 m after the start.
+        beams, azimuths: rays of a sweep. rate_hz: of the sweeps.
+        speed_mps: mean speed of the ego car, around which it swings by up to a quarter; negative: drawn, 0 to 15.
 
     Raises:
         UserError: an argument out of range.
     """
+    if seed < 0:
+        raise UserError(f"drive: seed {seed}: give a whole number from 0 on")
     if not (
         0 < seconds <= 20 and 1 <= beams <= 256 and 36 <= azimuths <= 8192 and 1 <= rate_hz <= 50 and speed_mps <= 15
     ):
@@ -135,7 +139,7 @@ def drive_samples(
         body = ego(t_s)
         yield _pose(stamp_ns, np.linalg.inv(start) @ body, *_twist(ego(t_s - 0.01), ego(t_s + 0.01), 0.02))
         lidar = body @ mount
-        placed = [(m, _place(scene, m, t_s)) for m in scene.movers]
+        placed = [(m, _place(scene, m, t_s)) for m in scene.movers if scene.road.holds(m.place(t_s)[0])]
         near = [(m, p) for m, p in placed if np.linalg.norm(p[:2, 3] - body[:2, 3]) < sensor.reach_m + 10]
         yield _boxes(stamp_ns, np.asarray(np.linalg.inv(lidar), np.float64), near)
         moving = join([m.body.mesh.moved(p) for m, p in near]) if near else None

@@ -78,6 +78,10 @@ class Road:
         y = np.interp(s, self.s, self.y) + np.cos(heading) * d_m
         return x, y, heading
 
+    def holds(self, s_m: float) -> bool:
+        """Whether the centre line reaches to `s_m`; who is beyond it has left the scene."""
+        return bool(self.s[0] < s_m < self.s[-1])
+
     def height(self, x: Array | float, y: Array | float) -> Array:
         """Ground height z of world places, metres."""
         amplitude, length, phase = self._wave
