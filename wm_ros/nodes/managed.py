@@ -6,22 +6,20 @@ import time
 from functools import partial
 from typing import Any, ClassVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, JumpThreshold
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter as RosParameter
 from rclpy.subscription import Subscription
 
 from wm_ros import messages, topics
 from wm_ros.errors import MessageError, UserError
-from wm_ros.messages.status import ERROR, OK, STALE, WARN, Status
+from wm_ros.messages.status import Status
 from wm_ros.nodes.bag_qos import message_class
+from wm_ros.nodes.declare import declare
 from wm_ros.nodes.diagnostics import CycleBudget, Window
+from wm_ros.nodes.health import statuses
 from wm_ros.nodes.intake import Intake, Streaks
-from wm_ros.nodes.parameters import PARAMETERS, check
 from wm_ros.nodes.qos import FAST_DEPTH, publisher_qos, subscription_qos
 from wm_ros.topics import Topic
 from wm_ros.types import Instruction, Sample
@@ -50,7 +48,7 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(self.name, **options)
-        self._declaration_problem = self.problem = self._declare_parameters()
+        self._declaration_problem = self.problem = declare(self, self.name)
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.intake = Intake(0.0)
         self.streaks = Streaks()
@@ -70,8 +68,7 @@ class ManagedNode(LifecycleNode):
         self._jump_handle: Any = None
         kind = message_class(topics.DIAGNOSTICS.type)
         self._diagnostics = self.create_publisher(kind, topics.DIAGNOSTICS.name, 10)
-        period_s = 1.0 if self.problem else self._parameter("diagnostics_period_s")
-        self.create_timer(period_s, self._publish_diagnostics, clock=self.steady)
+        self.create_timer(self._parameter("diagnostics_period_s"), self._publish_diagnostics, clock=self.steady)
 
     # ------------------------------------------------------------------ for subclasses
 
@@ -139,14 +136,15 @@ class ManagedNode(LifecycleNode):
         """The node's clock: 0 where simulated time has not begun."""
         return int(self.get_clock().now().nanoseconds)
 
+    def _parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
     # ------------------------------------------------------------------ lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             if self._declaration_problem:
                 raise UserError(self._declaration_problem)
-            overrides = {name: value.value for name, value in self._parameter_overrides.items()}
-            check(self.name, overrides, "parameters")
             self.intake = Intake(self._parameter("max_age_s"))
             self.budget = CycleBudget(self._parameter("cycle_warn_ms"), self._parameter("cycle_error_ms"))
             self.configure()
@@ -225,9 +223,14 @@ class ManagedNode(LifecycleNode):
         self.clean_up()
 
     @property
+    def label(self) -> str:
+        """The lifecycle state."""
+        return str(self._state_machine.current_state[1])
+
+    @property
     def finished(self) -> bool:
         """Whether a shutdown transition has ended the node."""
-        return bool(self._state_machine.current_state[1] == "finalized")
+        return self.label == "finalized"
 
     def finish(self) -> None:
         """Shut down from any state; the last command goes out first."""
@@ -311,62 +314,4 @@ class ManagedNode(LifecycleNode):
                 self.on_silence(name)
 
     def _publish_diagnostics(self) -> None:
-        self._diagnostics.publish(messages.encode_diagnostics(self.now_ns(), self._statuses()))
-
-    def _statuses(self) -> list[Status]:
-        label = self._state_machine.current_state[1]
-        level = ERROR if self.problem else OK
-        statuses = [Status(f"{self.name}: lifecycle", level, self.problem or label, {"state": label})]
-        if not self.active:
-            return statuses
-        quiet = {name: f"{self.quiet_s(name):.2f}" for name in self.watched()}
-        stale = [f"'{name}' for {quiet[name]} s" for name in sorted(self.silent & quiet.keys())]
-        counts = {f"{name}_received": str(count) for name, count in sorted(self.heard_count.items())}
-        refused = {kind.replace(" ", "_"): str(count) for kind, count in sorted(self.streaks.total.items())}
-        total = sum(self.streaks.total.values())
-        return [
-            *statuses,
-            Status(
-                f"{self.name}: inputs",
-                STALE if stale else OK,
-                f"silent: {', '.join(stale)}" if stale else "all inputs arrive",
-                {f"{name}_quiet_s": text for name, text in quiet.items()} | counts,
-            ),
-            Status(
-                f"{self.name}: refused",
-                WARN if self.streaks.running else OK,
-                "; ".join(sorted(f"'{source}' {kind}" for source, kind in self.streaks.running)) or f"{total} in all",
-                refused,
-            ),
-            Status(
-                f"{self.name}: output",
-                WARN if self.withheld else OK,
-                f"withheld: {self.withheld}" if self.withheld else f"{self.published} published",
-                {"published": str(self.published)},
-            ),
-            self.budget.status(self.name),
-            Status(f"{self.name}: age", OK, "from stamp to publication", self.ages_ms.figures("ms")),
-            *self.checks(),
-        ]
-
-    # ------------------------------------------------------------------ parameters
-
-    def _parameter(self, name: str) -> Any:
-        return self.get_parameter(name).value
-
-    def _declare_parameters(self) -> str:
-        """Declare the table's rows. Returns the line for the user where the file holds what they refuse."""
-        for row in PARAMETERS[self.name]:
-            descriptor = ParameterDescriptor(description=row.description, read_only=True)
-            if row.low is not None and row.high is not None:
-                if isinstance(row.default, int):
-                    descriptor.integer_range = [IntegerRange(from_value=int(row.low), to_value=int(row.high), step=0)]
-                else:
-                    descriptor.floating_point_range = [FloatingPointRange(from_value=row.low, to_value=row.high)]
-            try:
-                self.declare_parameter(row.name, row.default, descriptor)
-            except ParameterException as error:
-                given: RosParameter | None = self._parameter_overrides.get(row.name)
-                value = given.value if given is not None else None
-                return f"parameters: {self.name}: {row.name} = {value!r} {row.problem(value) or error}"
-        return ""
+        self._diagnostics.publish(messages.encode_diagnostics(self.now_ns(), statuses(self)))
