@@ -172,13 +172,13 @@ def test_the_frame_loss_teaches_both_the_estimate_and_the_flow(model):
     model.zero_grad()
 
 
-def test_detail_is_kept_where_nothing_changes_and_not_where_something_does():
-    current, decoded_now = torch.full((1, 3, 16, 16), 0.6), torch.full((1, 3, 16, 16), 0.5)
+def test_the_current_image_stays_where_nothing_changes_and_gives_way_where_something_does():
+    current, decoded_now = torch.full((1, 3, 16, 32), 0.6), torch.full((1, 3, 16, 32), 0.5)
     decoded = decoded_now[:, None].clone()
-    decoded[..., 8:] = 0.1
+    decoded[..., 16:] = 0.1
     shown = keep_detail(current, decoded_now, decoded, scale=0.05)
-    assert torch.allclose(shown[..., :4], torch.tensor(0.6))
-    assert torch.allclose(shown[..., 12:], torch.tensor(0.1))
+    assert torch.allclose(shown[..., :8], torch.tensor(0.6))
+    assert torch.allclose(shown[..., 24:], torch.tensor(0.1))
 
 
 def test_a_bundle_gives_back_the_model(model, tmp_path):

@@ -23,6 +23,8 @@ from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
 from wm_ros.nn.language import InstructionEncoder
 
+NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
+
 
 class Scene(NamedTuple):
     """What the frames are drawn from: current body (B, V), states (B, 2, T, D), words, known, latent (B, C, h, w)."""
@@ -226,10 +228,10 @@ class FrameModel(nn.Module):
 
 
 def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: float) -> Tensor:
-    """Give back the detail that the autoencoder loses, where the picture stays as it is.
+    """Keep the current image, with the detail that the autoencoder loses, where the picture stays as it is.
 
-    The difference between the current image and its decoded latent is added to a decoded future frame, faded where
-    that frame differs from the decoded current one by more than about `scale` (brightness, 0..1).
+    A decoded future frame fades in where it differs from the decoded current one by more than about `scale`
+    (brightness 0..1, mean of a neighbourhood). Smaller differences are noise of the estimate more often than motion.
 
     Args:
         current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W).
@@ -238,6 +240,6 @@ def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale
         (B, K, 3, H, W) in 0..1.
     """
     change = (decoded - decoded_current[:, None]).abs().mean(2)
-    change = functional.avg_pool2d(change, 5, stride=1, padding=2, count_include_pad=False)
+    change = functional.avg_pool2d(change, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
     kept = torch.exp(-((change / scale) ** 2))[:, :, None]
-    return (decoded + kept * (current - decoded_current)[:, None]).clamp(0, 1)
+    return (kept * current[:, None] + (1 - kept) * decoded).clamp(0, 1)

@@ -38,7 +38,7 @@ from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import align, split_episodes
 
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-DETAIL_SCALES = (0.01, 0.02, 0.04, 0.08, 0.16)
+DETAIL_SCALES = (0.04, 0.06, 0.08, 0.12, 0.16, 0.2)
 MIN_SPREAD = 1e-3  # m and rad; what hardly moves must not dominate the loss
 
 
