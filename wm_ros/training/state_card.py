@@ -50,7 +50,8 @@ Deterministic estimates (the conditional mean in one step, not a sample).
 
 ## Limits
 
-- Reconstructions are means: what {numbers} numbers do not hold is blurred. `draw` gives sharp samples, further away.
+- Reconstructions are means: what {numbers} numbers do not hold is blurred. A sample (`draw`) is further away.
+- `action_r2` and interpolation are not what this model is good at: see `wm eval`.
 - Scenes unlike the training data fall back to what the principal components hold.
 - {"The heads of `action_r2` are for the right arm." if heads else "No joints in the data: no heads for `action_r2`."}
 """
