@@ -62,7 +62,7 @@ def write_bundle(path: Path, config: PolicyModelConfig = CONFIG) -> Path:
     size = len(config.joint_names)
     seen = rng.normal(size=(50, config.joint_history, size))
     chunks = rng.normal(size=(50, config.chunk_steps, size))
-    mean_way = baselines.fit_phase(np.linspace(0, 1, 50), seen[:, -1])
+    mean_way = baselines.fit_phase([seen[:, -1]])
     fitted = {
         "ridge": baselines.fit_ridge(seen, chunks, np.ones((50, config.chunk_steps)), 1e-3),
         "phase_measured": mean_way,

@@ -8,6 +8,7 @@ from policy_parts import NAMES, at, joints, tokens, write_bundle
 
 from wm_ros.evaluation.policy import METHODS, PolicyScorer
 from wm_ros.evaluation.scorer import Scores
+from wm_ros.policy import baselines
 from wm_ros.types import ActionChunk, JointCommand, Joints, PolicyPrediction
 
 STEPS = 30
@@ -104,3 +105,12 @@ def test_a_command_is_in_force_until_the_next(bundle: Path) -> None:
 def test_picture_is_an_image(bundle: Path) -> None:
     (picture,) = scores(bundle).pictures.values()
     assert picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.std() > 1
+
+
+def test_the_mean_episode_stretches_short_and_long_ones_alike() -> None:
+    short, long = np.linspace(0, 1, 12)[:, None], np.linspace(0, 3, 170)[:, None]
+    assert baselines.fit_phase([short, long])[:, 0] == pytest.approx(np.linspace(0, 2, baselines.PHASES))
+    way = baselines.phase_way(
+        np.array([[5.0]]), np.array([0.5]), np.array([[0.75, 1.5]]), *[np.linspace(0, 2, 101)[:, None]] * 2
+    )
+    assert way[0, :, 0] == pytest.approx([5.5, 6.0])  # moves as the mean does, and stops at its end

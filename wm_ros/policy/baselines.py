@@ -10,6 +10,8 @@ All functions are batched: joints (B, H, J) rad, oldest first → chunk (B, F, J
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,13 +66,15 @@ def ridge(joints: Double, coefficients: Double) -> Double:
     return chunk
 
 
-def fit_phase(phase: Double, values: Double) -> Double:
-    """Mean of `values` (N, J) at each of PHASES phases 0..1, from samples at `phase` (N,); gaps are interpolated."""
-    place = np.clip(np.rint(phase * (PHASES - 1)), 0, PHASES - 1).astype(int)
-    count = np.bincount(place, minlength=PHASES)
-    filled = np.flatnonzero(count)
-    mean = np.stack([np.bincount(place, column, PHASES)[filled] / count[filled] for column in values.T], 1)
-    return np.stack([np.interp(np.arange(PHASES), filled, column) for column in mean.T], 1)
+def fit_phase(episodes: Sequence[Double]) -> Double:
+    """Mean episode (PHASES, J) of whole episodes (n, J), each stretched to phases 0..1 first."""
+    grid = np.linspace(0.0, 1.0, PHASES)
+    stretched = [
+        np.stack([np.interp(grid, np.linspace(0.0, 1.0, len(values)), column) for column in values.T], 1)
+        for values in episodes
+    ]
+    mean: Double = np.mean(stretched, axis=0)
+    return mean
 
 
 def phase_way(joints_now: Double, now: Double, later: Double, measured: Double, commanded: Double) -> Double:

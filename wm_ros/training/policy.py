@@ -273,14 +273,18 @@ class PolicyTask(Task):
         joints, truth, weight = arrays(validation)
         fits = [baselines.fit_ridge(*arrays(train), strength) for strength in RIDGE_STRENGTHS]
         errors = [float((np.abs(baselines.ridge(joints, f) - truth).mean(-1) * weight).sum()) for f in fits]
-        # Where the mean episode is at each phase, and what was commanded there.
-        phase = train["phase"].double().numpy()
-        commanded = train["commands"][:, -1].double().numpy()
-        known = np.isfinite(commanded).all(-1)
+        whole: dict[str, list[Any]] = {"joints": [], "commands": []}
+        for number, episode in np.unique(self.train_set.index[:, :2], axis=0):
+            source = self.train_set.sources[number]
+            steps = slice(source.starts[episode], source.starts[episode + 1])
+            known = np.isfinite(source["commands"][steps]).all(1)
+            if known.sum() > 1:
+                for name, values in whole.items():
+                    values.append(np.asarray(source[name][steps], np.float64)[known])
         return {
             "ridge": fits[int(np.argmin(errors))],
-            "phase_measured": baselines.fit_phase(phase, train["joints"][:, -1].double().numpy()),
-            "phase_commanded": baselines.fit_phase(phase[known], commanded[known]),
+            "phase_measured": baselines.fit_phase(whole["joints"]),
+            "phase_commanded": baselines.fit_phase(whole["commands"]),
         }
 
 
