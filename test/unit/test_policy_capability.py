@@ -162,7 +162,7 @@ def test_warm_up_leaves_no_trace() -> None:
 
 def test_memory_is_bounded() -> None:
     policy = make_policy()
-    for step in range(2000):
+    for step in range(200):
         policy.step(joints(step))
         policy.step(tokens(step))
     assert len(policy._joints._stamps) < 60 and len(policy._states._stamps) < 60
