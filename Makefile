@@ -6,7 +6,8 @@ READY   = $(VENV)/.ready
 # Data, messages and nodes of a test or a demo stay on this machine and in this checkout.
 export ROS_LOG_DIR ?= $(CURDIR)/build/ros_log
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
-export OMP_NUM_THREADS ?= 2
+# One thread for each process: nodes and tests run side by side on two cores, and waiting threads would burn them.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup demo test check unit node real bench baselines samples lock clean
 

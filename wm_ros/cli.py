@@ -130,7 +130,7 @@ def eval_(
     bundle: Annotated[
         list[str] | None, typer.Option(help="name=folder, e.g. lidar=runs/lidar/bundle; may be given again.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     force: ForceOpt = False,
 ) -> None:

@@ -153,4 +153,3 @@ def _ordered(raw: Iterable[Raw]) -> Iterator[Raw]:
             yield heapq.heappop(heap)[2]
     while heap:
         yield heapq.heappop(heap)[2]
-

@@ -1,11 +1,11 @@
 """Where samples come from: one string names a source, one iterator gives its episodes.
 
-    sim:drive?seeds=0-499&seconds=4        simulated drives, made on the fly (options: those of `drive_samples`)
-    sim:tabletop?seeds=0-999               simulated grasps
-    path/to/bag                            a rosbag2 folder or .mcap file
-    path/to/folder                         every bag below it
-    path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
-    path/to/kitti                          a KITTI raw drive (velodyne_points/data)
+sim:drive?seeds=0-499&seconds=4        simulated drives, made on the fly (options: those of `drive_samples`)
+sim:tabletop?seeds=0-999               simulated grasps
+path/to/bag                            a rosbag2 folder or .mcap file
+path/to/folder                         every bag below it
+path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
+path/to/kitti                          a KITTI raw drive (velodyne_points/data)
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def evaluate(
     *,
     names: Iterable[str] = NAMES,
     bundles: dict[str, str] | None = None,
-    threads: int = 2,
+    threads: int = 1,
     device: str = "cpu",
     progress: Callable[[list[Episode]], Iterable[Episode]] = lambda episodes: episodes,
 ) -> Evaluation:
