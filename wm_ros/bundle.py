@@ -123,6 +123,24 @@ def load_bundle(
     return config, tensors
 
 
+def refuse_other_tokens(state: Path, reader: Path) -> None:
+    """State tokens mean something only to those trained on them.
+
+    Args:
+        state: the state bundle whose encoder makes the tokens. reader: a bundle that reads them.
+
+    Raises:
+        BundleError: `reader` was trained on the tokens of another state bundle.
+    """
+    made_by = json.loads((state / "config.json").read_text()).get("weights_sha256", "")
+    trained_on = json.loads((reader / "config.json").read_text()).get("model", {}).get("state_bundle_sha256", "")
+    if trained_on and trained_on != made_by:
+        raise BundleError(
+            f"bundle '{reader}': state_bundle_sha256 is {trained_on[:12]}…, but the state bundle '{state}' is "
+            f"{made_by[:12]}…; train it again on these tokens, or choose the state bundle that it belongs to"
+        )
+
+
 def select(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose name starts with `prefix.`, without it: a state dict."""
     return {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}

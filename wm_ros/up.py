@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from wm_ros.bundle import refuse_other_tokens
 from wm_ros.errors import UserError
 from wm_ros.paths import CONFIG, bundle_path
 from wm_ros.topics import NODES
@@ -70,8 +71,13 @@ def check(params: Path, nodes: Sequence[str] | None) -> list[str]:
         raise UserError(f"no node '{unknown[0]}'; choose from {', '.join(NODES)}")
     values = read_file(params)
     chosen = [name for name in NODES if not nodes or name in nodes]
-    for name in chosen:
-        for parameter in PARAMETERS[name]:
-            if parameter.name == "bundle":
-                bundle_path(str(values[name].get("bundle", parameter.default)))
+    bundles = {
+        name: bundle_path(str(values[name].get("bundle", parameter.default)))
+        for name in chosen
+        for parameter in PARAMETERS[name]
+        if parameter.name == "bundle"
+    }
+    for name in set(bundles) & {"future_predictor", "policy"}:
+        if "state_tokenizer" in bundles:
+            refuse_other_tokens(bundles["state_tokenizer"], bundles[name])
     return chosen

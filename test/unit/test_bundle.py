@@ -5,8 +5,17 @@ import json
 import pytest
 import torch
 
-from wm_ros.bundle import BundleConfig, StrictModel, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.bundle import (
+    BundleConfig,
+    StrictModel,
+    TrainingRecord,
+    load_bundle,
+    load_weights,
+    refuse_other_tokens,
+    save_bundle,
+)
 from wm_ros.errors import BundleError
+from wm_ros.paths import MODELS
 
 
 class TinyConfig(StrictModel):
@@ -87,3 +96,20 @@ def test_weights_of_another_shape_name_the_tensor(bundle):
     _, tensors = load_bundle(bundle, "state", TinyConfig)
     with pytest.raises(BundleError, match=r"model\.bias"):
         load_weights(torch.nn.Linear(3, 2), tensors, "model", bundle)
+
+
+def test_tokens_of_another_encoder_are_refused(bundle, tmp_path):
+    reader = tmp_path / "reader"
+    reader.mkdir()
+    sha = json.loads((bundle / "config.json").read_text())["weights_sha256"]
+    (reader / "config.json").write_text(json.dumps({"model": {"state_bundle_sha256": sha}}))
+    refuse_other_tokens(bundle, reader)
+    (reader / "config.json").write_text(json.dumps({"model": {"state_bundle_sha256": "0" * 64}}))
+    with pytest.raises(BundleError, match="state_bundle_sha256"):
+        refuse_other_tokens(bundle, reader)
+
+
+def test_the_shipped_bundles_belong_together():
+    for name in ("future-lite", "policy-lite"):
+        trained_on = json.loads((MODELS / name / "config.json").read_text())["model"]["state_bundle_sha256"]
+        assert trained_on == json.loads((MODELS / "state-lite" / "config.json").read_text())["weights_sha256"]

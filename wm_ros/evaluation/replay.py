@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from wm_ros import topics
+from wm_ros.bundle import refuse_other_tokens
 from wm_ros.capability import NAMES, Capability, load
 from wm_ros.data.sources import Episode, episodes
 from wm_ros.errors import UserError
@@ -49,8 +50,11 @@ class Pipeline:
     def __init__(self, names: Iterable[str], bundles: dict[str, Path], device: str = "cpu") -> None:
         self.names = [name for name in NAMES if name in set(names)]
         self.bundles, self.device = bundles, device
+        for name in self.names:
+            if "state" in bundles and StateTokens in self._type(name).inputs:
+                refuse_other_tokens(bundles["state"], bundles[name])
         self.loaded: dict[str, Capability] = {}
-        self.inputs = {name: importlib.import_module(f"wm_ros.{name}").CAPABILITY.inputs for name in self.names}
+        self.inputs = {name: self._type(name).inputs for name in self.names}
 
     def reset(self) -> None:
         """Forget the history of all capabilities: a new episode begins."""
@@ -72,6 +76,11 @@ class Pipeline:
                 derived.append(prediction.tokens)
         for tokens in derived:
             yield from self.step(tokens)
+
+    @staticmethod
+    def _type(name: str) -> type[Capability]:
+        kind: type[Capability] = importlib.import_module(f"wm_ros.{name}").CAPABILITY
+        return kind
 
     def _capability(self, name: str) -> Capability:
         if name not in self.loaded:

@@ -116,8 +116,11 @@ def train(
     if fabric.is_global_zero:
         task.modules.eval()
         task.modules.to("cpu")
-        said = command or f"wm train {name} " + " ".join(f"--data '{s}'" for s in sources) + f" --seed {seed}"
-        public = [Path(s.partition("?")[0]).name + s[len(s.partition("?")[0]) :] if "/" in s else s for s in sources]
+        public = [_public(source) for source in sources]
+        said = command or " ".join(
+            [f"wm train {name}", *(f"--data '{source}'" for source in public), f"--steps {config.steps} --seed {seed}"]
+            + ([f"--config {config_file.name}"] if config_file else [])
+        )
         task.export(out / "bundle", RunInfo(said, public, licences, seed, config.steps, log))
     fabric.barrier()
     return out / "bundle"
@@ -146,6 +149,12 @@ def _claim(out: Path, resume: bool, force: bool) -> None:
     if not resume:
         for name in ("checkpoint.safetensors", "optimiser.safetensors", "log.jsonl"):
             (out / name).unlink(missing_ok=True)
+
+
+def _public(source: str) -> str:
+    """A source without the folders of this machine: those are nobody else's business."""
+    place, mark, options = source.partition("?")
+    return (Path(place).name if "/" in place else place) + mark + options
 
 
 def _forget_rows_after(log: Path, step: int) -> None:
