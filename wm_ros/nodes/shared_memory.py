@@ -27,13 +27,27 @@ def used_by(pid: int | str) -> set[str]:
     return {name.removesuffix(" (deleted)").removesuffix("_el") for name in names}
 
 
-def remove_unused(names: Iterable[str]) -> list[str]:
-    """Remove those of `names`, with their locks, that no living process uses. Returns what was removed."""
+def appeared_since(epoch_s: float) -> set[str]:
+    """Names of Fast DDS files made or written after `epoch_s` (seconds since the epoch), whoever made them."""
+    names = set()
+    for path in SHM.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime >= epoch_s:
+                names.add(path.name.removesuffix("_el"))
+    return names
+
+
+def remove_unused(names: Iterable[str], but_for: int | None = None) -> list[str]:
+    """Remove those of `names`, with their locks, that no living process uses. Returns what was removed.
+
+    Args:
+        but_for: a process that does not count: Fast DDS keeps what it has opened of others until its process ends.
+    """
     left = set(names)
     if not left:
         return []
     for process in PROC.iterdir():
-        if process.name.isdigit():
+        if process.name.isdigit() and process.name != str(but_for):
             left -= used_by(process.name)
     removed = []
     for name in sorted(left):

@@ -90,6 +90,7 @@ class Supervisor:
         self.namespace = namespace.rstrip("/")
         self.report = report
         self._noted_s = 0.0
+        self._began_epoch_s = time.time()
         self.context = Context()
         rclpy.init(args=[], context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("wm_up", context=self.context, namespace=namespace or None)
@@ -150,7 +151,9 @@ class Supervisor:
         self.executor.shutdown(timeout_sec=0.5)
         self.node.destroy_node()
         self.context.try_shutdown()
-        shared_memory.remove_unused(own.union(*(child.shared for child in self.children)))
+        noted = own.union(*(child.shared for child in self.children))
+        # A process killed right after it made a file was never seen with it: what is new and unused is such a file.
+        shared_memory.remove_unused(noted | shared_memory.appeared_since(self._began_epoch_s), but_for=os.getpid())
 
     # ------------------------------------------------------------------ one child
 

@@ -220,8 +220,9 @@ def _load_checkpoint(path: Path, task: Task, optimiser: Any, schedule: Any) -> i
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    for _ in range(step):
-        schedule.step()
+    schedule.last_epoch = step
+    for group, base_lr, factor in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base_lr * factor(step)
     return step
 
 
