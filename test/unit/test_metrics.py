@@ -23,6 +23,7 @@ def test_best_baseline_is_the_strongest_in_the_direction_of_the_metric():
     entry = summarise([[Metric("ap@1.0s", "1", "higher", statistics)]])["ap@1.0s"]
     assert entry["best_baseline"] == "strong"
     assert np.isclose(entry["gain"], 0.1)
+    assert np.allclose(entry["gains"]["weak"], 0.9)
 
 
 def test_interval_spans_zero_when_model_and_baseline_are_drawn_alike():

@@ -42,8 +42,8 @@ def scores(bundle: Path, error: float = 0.0, commands: bool = True, shuffle: boo
 
 def test_figures_are_mean_errors_up_to_the_horizon(bundle: Path) -> None:
     found = {metric.name: metric for metric in scores(bundle, error=0.02).metrics}
-    assert set(found) == {"action_mae@0.2s", "action_mae@0.5s", "action_mae@1s"}
-    for name, steps in (("action_mae@0.2s", 3), ("action_mae@0.5s", 7), ("action_mae@1s", 15)):
+    assert set(found) == {"action_mae@0.2s", "action_mae@0.5s", "action_mae@1.0s"}
+    for name, steps in (("action_mae@0.2s", 3), ("action_mae@0.5s", 7), ("action_mae@1.0s", 15)):
         metric = found[name]
         assert set(metric.statistics) == set(METHODS) and metric.unit == "rad" and metric.better == "lower"
         assert metric.statistics["model"].mean() == pytest.approx(0.02, abs=1e-6)
@@ -72,7 +72,7 @@ def test_commands_are_read_by_name(bundle: Path) -> None:
 def test_rows_carry_stamp_and_error_of_each_scored_prediction(bundle: Path) -> None:
     rows = scores(bundle, error=0.02).rows
     assert [row["stamp_ns"] for row in rows] == [at(step) for step in range(STEPS - 3)]
-    assert set(rows[0]) == {"stamp_ns", "action_mae@0.2s", "action_mae@0.5s", "action_mae@1s"}
+    assert set(rows[0]) == {"stamp_ns", "action_mae@0.2s", "action_mae@0.5s", "action_mae@1.0s"}
     assert set(rows[-1]) == {"stamp_ns", "action_mae@0.2s"}
 
 

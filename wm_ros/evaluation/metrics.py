@@ -1,8 +1,9 @@
 """From per-prediction statistics to `metrics.json`: figures, best baselines, gains and their intervals.
 
-A gain is against the best baseline, in the metric's own unit, and positive when the model is better. Its interval is a
-bootstrap of the paired difference: over episodes where there are at least five, else over moving blocks of ten
-predictions, which keeps neighbours in time together. The generator is seeded, so equal runs give equal bytes.
+A gain is against the best baseline, in the metric's own unit, and positive when the model is better; `gains` has the
+same against each baseline as [gain, low, high]. Intervals are a bootstrap of the paired difference: over episodes where
+there are at least five, else over blocks of ten predictions, which keeps neighbours in time together. The generator is
+seeded, so equal runs give equal bytes.
 """
 
 from __future__ import annotations
@@ -48,9 +49,12 @@ def _entry(parts: list[Metric]) -> dict[str, Any]:
     if baselines:
         sign = 1.0 if first.better == "higher" else -1.0
         best = max(sorted(baselines), key=lambda method: sign * baselines[method])
+        gains = {name: sign * (values["model"] - value) for name, value in baselines.items()}
+        edges = {name: _interval(units["model"], units[name], figure, sign) for name in baselines}
         entry["best_baseline"] = best
-        entry["gain"] = tidy(sign * (values["model"] - baselines[best]))
-        entry["gain_ci95"] = [tidy(edge) for edge in _interval(units["model"], units[best], figure, sign)]
+        entry["gain"] = tidy(gains[best])
+        entry["gain_ci95"] = [tidy(edge) for edge in edges[best]]
+        entry["gains"] = {name: [tidy(x) for x in (gains[name], *edges[name])] for name in sorted(baselines)}
         entry["gain_ci95_over"] = "episodes" if len(parts) >= MIN_EPISODES else f"blocks of {BLOCK} predictions"
     return entry
 

@@ -81,7 +81,7 @@ class PolicyScorer(Scorer):
             if not steps or not scored.any():
                 continue
             errors = {m: np.abs(chunk - truth)[:, :steps].mean((1, 2)) for m, chunk in methods.items()}
-            key = f"action_mae@{horizon:g}s"
+            key = f"action_mae@{horizon:.1f}s"
             scores.metrics.append(Metric(key, "rad", "lower", {m: e[scored][:, None] for m, e in errors.items()}))
             for index in np.flatnonzero(scored):
                 scores.rows[index][key] = float(errors["model"][index])

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 CLOCK_PERIOD_S = 0.02
 """In gaps the clock ticks at 50 Hz of wall time: nodes with simulated time wake up in time."""
-STEADY_S = 0.5
+STEADY_S = 1.0
 """Discovery is taken as finished when no subscriber has come for so long."""
 ACKNOWLEDGE_S = 2.0
 
@@ -41,7 +41,7 @@ def play(
     start_s: float = 0.0,
     topics: Sequence[str] | None = None,
     remap: dict[str, str] | None = None,
-    wait_subscribers_s: float = 3.0,
+    wait_subscribers_s: float = 5.0,
     stop: threading.Event | None = None,
 ) -> PlayReport:
     """Publish a bag until its end (or for ever, with `loop`), Ctrl-C or `stop`.
