@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -35,7 +37,10 @@ from wm_ros.types import Frame, StateTokens
 START_S = 120.0
 SETTLE_S = 2.0
 PLAY_S = 300.0
+# Which picture of each capability tells most at a glance: a word of its caption.
+TELLING = {"lidar": "forecast", "state": "two tokens", "future": "frames", "policy": "chunks"}
 console = Console()
+matplotlib.use("Agg")
 
 
 def run_demo(out: Path) -> None:
@@ -63,6 +68,7 @@ def run_demo(out: Path) -> None:
     )
     shown = {**offline.pictures, **pictures}
     write_report(out / "report.html", "wm_ros demo", report, shown, lead=lead, tables=tables)
+    _overview(offline.pictures, out / "overview.png")
     for table in tables:
         _print(table)
     silent = [node for node in topics.NODES if not any(heard.said(node) for heard in live.values())]
@@ -71,6 +77,22 @@ def run_demo(out: Path) -> None:
     missing = [name for name in NAMES if name not in report["capabilities"]]
     if missing:
         raise UserError(f"these capabilities could not be scored: {', '.join(missing)}; run `wm doctor`")
+
+
+def _overview(pictures: dict[str, NDArray[np.uint8]], path: Path) -> None:
+    """One picture of all four capabilities: what was predicted beside what came."""
+    figure, axes = plt.subplots(2, 2, figsize=(14, 8))
+    for axis, (name, word) in zip(axes.flat, TELLING.items(), strict=True):
+        own = {key: image for key, image in pictures.items() if key.startswith(name)}
+        title = next((key for key in own if word in key), next(iter(own), None))
+        axis.axis("off")
+        if title is not None:
+            image = own[title]
+            axis.imshow(np.concatenate(list(image), axis=1) if image.ndim == 4 else image, interpolation="nearest")
+            axis.set_title(title, fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
 
 
 def _run_live(bag: Path, recording: Path) -> None:

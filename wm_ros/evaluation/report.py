@@ -24,24 +24,26 @@ PAGE = """<!doctype html>
  table { border-collapse: collapse; margin: .8rem 0 } td, th { padding: .25rem .7rem; text-align: right }
  th { border-bottom: 2px solid #98a4b0 } td:first-child, th:first-child { text-align: left }
  tr:nth-child(even) td { background: #f4f6f8 } .good { color: #0a7a3b } .bad { color: #b3261e } .flat { color: #8a6d00 }
+ summary { cursor: pointer; color: #44505c }
  figure { display: inline-block; margin: .6rem 1rem .6rem 0; vertical-align: top }
  img { image-rendering: pixelated; max-width: 100% } figcaption { color: #55606c; font-size: .9rem }
 </style></head><body>
 <h1>{{ title }}</h1>
 {% if lead %}<p>{{ lead }}</p>{% endif %}
-{% for table in tables %}<h2>{{ table.title }}</h2>
-<table><tr>{% for cell in table.head %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
 {% for name, capability in capabilities.items() %}<h2>{{ name }}</h2>
-<p>{{ capability.predictions }} predictions.</p>
-<table>
+{{ figures(name) }}
+<details{% if capability.metrics | length <= 12 %} open{% endif %}>
+<summary>{{ capability.metrics | length }} figures from {{ capability.predictions }} predictions</summary><table>
 <tr><th>metric</th><th>model</th><th>best baseline</th><th></th><th>gain</th><th>95 % interval</th><th>n</th></tr>
 {% for key, m in capability.metrics.items() %}<tr><td>{{ key }}</td><td>{{ num(m.value) }} {{ m.unit }}</td>
 {% if m.best_baseline %}<td>{{ num(m.baselines[m.best_baseline]) }}</td><td>{{ m.best_baseline }}</td>
 <td class="{{ verdict(m) }}">{{ num(m.gain) }}</td><td>{{ num(m.gain_ci95[0]) }} … {{ num(m.gain_ci95[1]) }}</td>
-{% else %}<td></td><td></td><td></td><td></td>{% endif %}<td>{{ m.n }}</td></tr>{% endfor %}</table>
-{{ figures(name) }}{% endfor %}
+{% else %}<td></td><td></td><td></td><td></td>{% endif %}<td>{{ m.n }}</td></tr>{% endfor %}</table></details>
+{% endfor %}
 {% if skipped %}<h2>Not scored</h2><ul>{% for why in skipped.values() %}<li>{{ why }}</li>{% endfor %}</ul>{% endif %}
+{% for table in tables %}<h2>{{ table.title }}</h2>
+<table><tr>{% for cell in table.head %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
 {{ figures("") }}
 </body></html>
 """
@@ -61,7 +63,7 @@ def write_report(
     Args:
         report: as `metrics.json`.
         pictures: "capability: caption" → (H, W, 3) uint8, or (T, H, W, 3) for a strip shown left to right.
-        tables: further tables, each {"title", "head", "rows"}, shown first.
+        tables: further tables, each {"title", "head", "rows"}, shown after the capabilities.
     """
     names = set(report.get("capabilities", {}))
 
