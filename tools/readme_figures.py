@@ -33,8 +33,8 @@ def table(folder: Path) -> str:
         gain, low, high = m["gains"][baseline]
         unit = "" if m["unit"] in ("1", "") else f" {m['unit']}"
         lines.append(
-            f"| {title} | {m['value']:.3g}{unit} | {m['baselines'][baseline]:.3g} `{baseline}` | {gain:+.2g} | "
-            f"{low:+.2g} … {high:+.2g} |"
+            f"| {title} | {m['value']:#.3g}{unit} | {m['baselines'][baseline]:#.3g} `{baseline}` | {gain:+#.2g} | "
+            f"{low:+#.2g} … {high:+#.2g} |"
         )
     return "\n".join(lines)
 

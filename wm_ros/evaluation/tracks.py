@@ -5,6 +5,7 @@ All of it is bounded in memory. No ROS in here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ def interpolate(history: History[NDArray[np.float64]], stamps_ns: NDArray[np.int
     return np.stack(columns, -1).reshape(len(wanted), *values.shape[1:])
 
 
-class Judge:
+class Judge(ABC):
     """Holds predictions of one kind until their time has come.
 
     Attributes:
@@ -119,24 +120,25 @@ class Judge:
         """Forget world and predictions; the errors stay."""
         self.pending: deque[tuple[int, Any]] = deque(maxlen=PENDING)
 
+    @abstractmethod
     def takes(self, prediction: Sample) -> bool:
-        raise NotImplementedError
+        """Whether a prediction is of this kind."""
 
+    @abstractmethod
     def predict(self, prediction: Sample) -> None:
         """Take a prediction of this kind: put what must be judged on `pending`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def observe(self, sample: Sample) -> None:
         """Take a sample of the world."""
-        raise NotImplementedError
 
+    @abstractmethod
     def newest_ns(self) -> int:
         """Up to when the truth is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settle_one(self, due_ns: int, item: Any) -> bool:
         """Score one whose time has come; False where the truth is missing."""
-        raise NotImplementedError
 
     def settle(self) -> bool:
         """Score all whose time has come. True if there was one."""

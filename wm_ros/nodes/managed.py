@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ def channel(topic: str) -> str:
     return topic.removesuffix("/compressed")
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(LifecycleNode, ABC):
     """Parameters, topics, refusal of bad input, and diagnostics. Subclasses say what a sample is for.
 
     Attributes:
@@ -102,9 +103,9 @@ class ManagedNode(LifecycleNode):
             if topic.quality != "latched" and (channel(name) == name or channel(name) not in self._inputs)
         ]
 
+    @abstractmethod
     def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
         """Take a sample that passed all checks. `received_s`: steady time of arrival."""
-        raise NotImplementedError
 
     def on_silence(self, topic: str) -> None:
         """`topic` has just passed its timeout."""
