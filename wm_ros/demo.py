@@ -1,7 +1,7 @@
 """`wm demo`: the sample bags through the running nodes, what they said recorded, scored, and shown on one page.
 
 Live: the five nodes run as processes, a player publishes a bag, a recorder writes what the nodes publish. Offline: the
-same bags through `wm eval`. The page shows both, and whether the live tokens are those of the offline run.
+same bags through `wm eval`. The page shows both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wm_ros.evaluation.replay import evaluate
 from wm_ros.evaluation.report import write_report
 from wm_ros.paths import CONFIG, SAMPLES
 from wm_ros.topics import Topic
-from wm_ros.types import Frame, StateTokens
+from wm_ros.types import Frame
 
 START_S = 120.0
 SETTLE_S = 2.0
@@ -140,7 +140,6 @@ class Live:
         self.counts: Counter[str] = Counter()
         self.status: dict[str, dict[str, str]] = {}
         self.shown: dict[str, list[NDArray[np.uint8]]] = {}
-        self.tokens: dict[int, NDArray[np.float32]] = {}
         for name, type_name, t_ns, cdr in read_messages(recording):
             name = name.strip("/")
             self.counts[name] += 1
@@ -151,10 +150,6 @@ class Live:
                 image = messages.decode(type_name, cdr, t_ns)
                 assert isinstance(image, Frame)
                 self.shown.setdefault(name, []).append(image.rgb)
-            elif name == topics.STATE_TOKENS.name:
-                tokens = messages.decode(type_name, cdr, t_ns, sample=StateTokens)
-                assert isinstance(tokens, StateTokens)
-                self.tokens[tokens.stamp_ns] = tokens.tokens
 
     def said(self, node: str) -> int:
         """Number of messages on the outputs of `node`."""

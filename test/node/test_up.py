@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -91,6 +92,8 @@ def test_it_brings_nodes_up_in_order_and_stops_them_in_reverse_within_5_s_leavin
         assert len(pids) == 2
         shared = set().union(*(shared_memory.used_by(pid) for pid in (*pids, up.process.pid)))
         assert shared, "the nodes use shared memory"
+        sockets = [c for pid in (*pids, up.process.pid) for c in psutil.Process(pid).net_connections(kind="tcp")]
+        assert not [c for c in sockets if c.status == psutil.CONN_LISTEN], "no listening socket"
         assert up.stop(number) < 5.0
         assert up.process.returncode == 0
         ended = [line.split()[0] for line in up.lines if re.search(r"^\w+ +ended +stopped", line)]

@@ -43,12 +43,23 @@ def test_the_right_wrist_is_quoted(scores):
     assert {row["side"] for row in scores.rows} == {"right"}
 
 
+# The promise stands and the shipped bundle does not keep it (its card says by how much); strict, so that a bundle that
+# does keep it has this mark removed.
+LOST = pytest.mark.xfail(strict=True, reason="future-lite is worse than constant velocity to 0.5 s on the real robot")
+
+
 @pytest.mark.parametrize(
     ("horizon", "baseline"),
-    [("0.5s", "hold"), ("0.5s", "phase"), ("2.0s", "hold"), ("2.0s", "phase"), ("2.0s", "constant_velocity")],
+    [
+        ("0.5s", "hold"),
+        pytest.param("0.5s", "constant_velocity", marks=LOST),
+        ("0.5s", "phase"),
+        ("2.0s", "hold"),
+        ("2.0s", "constant_velocity"),
+        ("2.0s", "phase"),
+    ],
 )
 def test_the_wrist_is_foreseen_better_than_by(scores, horizon, baseline):
-    """To 0.5 s the damped constant velocity is better on this robot (the card says so); to 2 s it is not."""
     metric = next(metric for metric in scores.metrics if metric.name == f"hand_ade_moving@{horizon}")
     assert metric.statistics["model"].mean() < metric.statistics[baseline].mean()
 
