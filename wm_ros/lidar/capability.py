@@ -19,7 +19,7 @@ from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.encoder import to_sparse
 from wm_ros.lidar.grid import Double, Scan
 from wm_ros.lidar.model import LidarModel
-from wm_ros.lidar.occupancy import warp
+from wm_ros.lidar.occupancy import rasters, warp
 from wm_ros.lidar.poses import PoseTrack, is_pose
 from wm_ros.lidar.voxels import voxelise
 from wm_ros.types import BevTokens, EgoPose, LidarPrediction, OccupancyForecast, Sample, Sweep
@@ -56,8 +56,7 @@ class Lidar(Capability):
         self.mounting = np.eye(4)
         self.mounting[2, 3] = config.sensor_height_m
         self._track = PoseTrack(config.extrapolate_s)
-        grid = config.occupancy
-        self._history: deque[Seen] = deque(maxlen=max(grid.sweeps, grid.past_embedding + 1))
+        self._history: deque[Seen] = deque(maxlen=config.occupancy.history)
         self._odometry_refused = ""
 
     @classmethod
@@ -160,8 +159,10 @@ class Lidar(Capability):
             scans.append(past.scan)
             moves.append(np.linalg.inv(here) @ pose)
             seen.append(past)
-        rasters = baselines.Past.of(scans[: grid.sweeps], moves[: grid.sweeps], grid)
-        feature = baselines.features(rasters, self.config.sensor_height_m - grid.band_m[0], grid)
+        recent = baselines.Past.of(scans[: grid.sweeps], moves[: grid.sweeps], grid)
+        back_to = [k for k in grid.older if k < len(seen)]
+        older = baselines.Past.of([scans[k] for k in back_to], [moves[k] for k in back_to], grid) if back_to else None
+        feature = baselines.features(recent, self.config.sensor_height_m - grid.band_m[0], grid)
         back = min(grid.past_embedding, len(seen) - 1)
         rasterised = time.perf_counter()
         with torch.inference_mode():
@@ -169,7 +170,7 @@ class Lidar(Capability):
             old = warp(seen[back].bev, there_from_here, self.model.encoder.cell_m)
             logits = self.model.head(
                 torch.from_numpy(feature)[None].to(self.device),
-                torch.from_numpy(padded(rasters.occupied, grid.sweeps))[None].to(self.device),
+                torch.from_numpy(rasters(recent, older, grid))[None].to(self.device),
                 seen[0].bev,
                 old,
             )
@@ -184,12 +185,6 @@ class Lidar(Capability):
         return OccupancyForecast(
             sweep.stamp_ns, sweep.frame_id, grid.horizons_s, probability, grid.cell_m, (corner, corner)
         ), ""
-
-
-def padded(occupied: NDArray[np.float32], sweeps: int) -> NDArray[np.float32]:
-    """(S, H, W) → (sweeps, H, W), zeros for sweeps that there were not."""
-    missing = sweeps - len(occupied)
-    return np.pad(occupied, ((0, missing), (0, 0), (0, 0))) if missing > 0 else occupied[:sweeps]
 
 
 def _usable(points: NDArray[np.float32]) -> NDArray[np.float32] | None:

@@ -52,21 +52,35 @@ class OccupancyConfig(StrictModel):
 
     Attributes:
         horizons_s: seconds ahead. sweeps: how many past sweeps it sees, the newest included.
+        older: further sweeps that the head sees, by how many sweeps back they lie: what the car has passed or what was
+            hidden a moment ago stays known. The baselines do not see them.
         cells: along each side of the square grid around the sensor. cell_m: edge of a cell.
         band_m: the obstacle band, metres above the road. range_m: points nearer or farther are left out.
-        azimuth_bins: of the visibility test. channels: of the head's three scales.
+        azimuth_bins: of the visibility test. channels: of the head's scales, each half as fine as the one before.
         past_embedding: how many sweeps back the second BEV embedding lies that the head sees.
     """
 
     horizons_s: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0)
     sweeps: int = Field(default=5, ge=1)
+    older: tuple[int, ...] = ()
     cells: int = Field(default=256, ge=8)
     cell_m: float = Field(default=0.4, gt=0)
     band_m: tuple[float, float] = (0.33, 2.73)
     range_m: tuple[float, float] = (2.5, 80.0)
     azimuth_bins: int = Field(default=900, ge=8)
-    channels: tuple[int, int, int] = (24, 40, 64)
+    channels: tuple[int, ...] = Field(default=(24, 40, 64), min_length=2)
     past_embedding: int = Field(default=4, ge=1)
+
+    @property
+    def history(self) -> int:
+        """How many sweeps must be kept, the newest included."""
+        return max(self.sweeps, self.past_embedding + 1, *(k + 1 for k in self.older))
+
+    @model_validator(mode="after")
+    def _older_are_older(self) -> Self:
+        if any(k < self.sweeps for k in self.older) or list(self.older) != sorted(set(self.older)):
+            raise ValueError(f"older {self.older} must ascend and start at sweeps ({self.sweeps}) or later")
+        return self
 
 
 class LidarConfig(StrictModel):

@@ -6,11 +6,13 @@ finding it. It works on cells of 0.8 m (the BEV map's) with the 2 × 2 finer one
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wm_ros.lidar.baselines import FEATURES
+from wm_ros.lidar.baselines import FEATURES, Past
 from wm_ros.lidar.config import OccupancyConfig
 
 
@@ -34,7 +36,7 @@ def _layer(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequentia
 
 
 class ForecastHead(nn.Module):
-    """U-Net of three scales; `linear` (K, 17) is the logistic regression, fitted before training and kept.
+    """U-Net; `linear` (K, 17) is the logistic regression, fitted before training and kept.
 
     Args:
         bev_channels: of the embeddings.
@@ -44,40 +46,60 @@ class ForecastHead(nn.Module):
 
     def __init__(self, config: OccupancyConfig, bev_channels: int) -> None:
         super().__init__()
-        horizons = len(config.horizons_s)
-        fine, middle, coarse = config.channels
+        horizons, channels = len(config.horizons_s), config.channels
+        fine = channels[0]
         self.register_buffer("linear", torch.zeros(horizons, FEATURES))
         self.squeeze = nn.Conv2d(bev_channels, fine // 2, 1)
-        self.stem = nn.Conv2d(4 * (FEATURES - 1 + config.sweeps + horizons), fine, 1)
-        self.fine = nn.Sequential(_layer(fine + 2 * (fine // 2), fine), _layer(fine, fine))
-        self.middle = nn.Sequential(_layer(fine, middle, 2), _layer(middle, middle))
-        self.coarse = nn.Sequential(_layer(middle, coarse, 2), _layer(coarse, coarse), _layer(coarse, coarse))
-        self.up_middle = _layer(coarse + middle, middle)
-        self.up_fine = _layer(middle + fine, fine)
+        rasters = config.sweeps + 2 * len(config.older)
+        self.stem = nn.Conv2d(4 * (FEATURES - 1 + rasters + horizons), fine, 1)
+        self.down = nn.ModuleList([nn.Sequential(_layer(fine + 2 * (fine // 2), fine), _layer(fine, fine))])
+        self.up = nn.ModuleList()
+        for wide, narrow in zip(channels[1:], channels[:-1], strict=True):
+            self.down.append(nn.Sequential(_layer(narrow, wide, 2), _layer(wide, wide)))
+            self.up.append(_layer(wide + narrow, narrow))
+        self.deepest = _layer(channels[-1], channels[-1])
         self.out = nn.Conv2d(fine, 4 * horizons, 1)
         nn.init.zeros_(self.out.weight)
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, features: Tensor, occupied: Tensor, embedding: Tensor, past: Tensor) -> Tensor:
+    def forward(self, features: Tensor, rasters: Tensor, embedding: Tensor, past: Tensor) -> Tensor:
         """Log-odds (B, K, cells, cells).
 
         Args:
-            features: (B, 17, cells, cells), the constant last. occupied: (B, sweeps, cells, cells), newest first.
+            features: (B, 17, cells, cells), the constant last. rasters: (B, R, cells, cells), see `rasters`.
             embedding, past: (B, C, cells / 2, cells / 2) of the newest sweep and an earlier one, in its frame.
         """
+        # A cell of 0.8 m has its four finer ones as channels; the logistic regression is one more input.
         start = torch.einsum("kf,bfyx->bkyx", self.linear, features)
-        stem = self.stem(F.pixel_unshuffle(torch.cat([features[:, :-1], occupied, start], 1), 2))
-        fine = self.fine(torch.cat([stem, self.squeeze(embedding), self.squeeze(past)], 1))
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        middle = self.up_middle(torch.cat([_twice(coarse), middle], 1))
-        fine = self.up_fine(torch.cat([_twice(middle), fine], 1))
-        return start + F.pixel_shuffle(self.out(fine), 2)
+        x = self.stem(F.pixel_unshuffle(torch.cat([features[:, :-1], rasters, start], 1), 2))
+        x = torch.cat([x, self.squeeze(embedding), self.squeeze(past)], 1)
+        # Down to coarse cells, where a fast car is a neighbour of where it will be, and up again.
+        scales = []
+        for level in self.down:
+            x = level(x)
+            scales.append(x)
+        x = self.deepest(x)
+        for level, skip in zip(reversed(self.up), reversed(scales[:-1]), strict=True):
+            x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], 1))
+        # A correction of the regression, at 0.4 m.
+        return start + F.pixel_shuffle(self.out(x), 2)
 
 
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def rasters(past: Past, older: Past | None, config: OccupancyConfig) -> NDArray[np.float32]:
+    """(R, cells, cells): occupied cells of the last sweeps, newest first, then occupied and visible ones of the older.
+
+    Args:
+        older: those of `config.older` that there were, in that order; None for none. Zeros for sweeps that were not.
+    """
+    out = np.zeros((config.sweeps + 2 * len(config.older), config.cells, config.cells), np.float32)
+    out[: len(past.occupied)] = past.occupied
+    if older is not None:
+        first = config.sweeps
+        out[first : first + len(older.occupied)] = older.occupied
+        first += len(config.older)
+        out[first : first + len(older.visible)] = older.visible
+    return out
 
 
 def forecast_loss(logits: Tensor, occupied: Tensor, scored: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ class LidarTask(Task):
         with torch.no_grad():
             past = model.encoder(_to(example["past"], self._device))
             past = warp(past, self._tensor(example["past_from_here"]), model.encoder.cell_m)
-        return model.head(self._tensor(example["features"]), self._tensor(example["occupied"]), now, past)
+        return model.head(self._tensor(example["features"]), self._tensor(example["rasters"]), now, past)
 
 
 def _to(x: Sparse, device: torch.device) -> Sparse:

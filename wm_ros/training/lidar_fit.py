@@ -69,8 +69,8 @@ def _logits(model: LidarModel, data: SweepWindows, example: dict[str, Any]) -> N
 
     past_from_here = torch.from_numpy(example["past_from_here"])[None]
     old = warp(bev("past_voxels"), past_from_here, model.encoder.cell_m)
-    features, occupied = (torch.from_numpy(example[name])[None] for name in ("features", "occupied"))
-    logits: NDArray[np.float32] = model.head(features, occupied, bev("voxels"), old)[0].numpy()
+    features, seen = (torch.from_numpy(example[name])[None] for name in ("features", "rasters"))
+    logits: NDArray[np.float32] = model.head(features, seen, bev("voxels"), old)[0].numpy()
     return logits
 
 

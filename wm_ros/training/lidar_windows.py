@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wm_ros.lidar import baselines, grid
-from wm_ros.lidar.capability import padded
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.encoder import to_sparse
 from wm_ros.lidar.grid import Double, Scan
+from wm_ros.lidar.occupancy import rasters
 from wm_ros.lidar.sparse import Sparse
 from wm_ros.lidar.voxels import voxelise
 from wm_ros.training.lidar_cache import Sweeps
@@ -119,7 +119,7 @@ class SweepWindows(Dataset[dict[str, int]]):
         parts = [
             self.example(row, seed) for row, seed in zip(batch["row"].tolist(), batch["seed"].tolist(), strict=True)
         ]
-        keys = ("features", "occupied", "past_from_here", "truth", "scored")
+        keys = ("features", "rasters", "past_from_here", "truth", "scored")
         out: dict[str, Tensor | Sparse] = {
             key: torch.from_numpy(np.stack([part[key] for part in parts])).float() for key in keys
         }
@@ -132,7 +132,8 @@ class SweepWindows(Dataset[dict[str, int]]):
         number, row = self.rows[index]
         sweeps, occupancy = self.sources[number], self.config.occupancy
         table, change = sweeps.table, Augmentation.draw(seed, occupancy.azimuth_bins)
-        history = 1 + (seed // 7) % occupancy.sweeps if seed >= 0 and seed % 10 == 0 else occupancy.sweeps
+        # Now and then a short history, as after a start.
+        history = 1 + (seed // 7) % occupancy.history if seed >= 0 and seed % 8 == 0 else occupancy.history
         same = table["episode"] == table["episode"][row]
         first = int(np.flatnonzero(same)[0])
         here_from_odom = np.linalg.inv(sweeps.pose(row))
@@ -142,17 +143,24 @@ class SweepWindows(Dataset[dict[str, int]]):
 
         back = [row - k for k in range(history) if row - k >= first]
         moves = [to_here(r) for r in back]
-        past = baselines.Past.of([change.scan(sweeps.scan(r)) for r in back], moves, occupancy)
-        older = min(occupancy.past_embedding, len(back) - 1)
+
+        def past_of(which: list[int]) -> baselines.Past | None:
+            scans = [change.scan(sweeps.scan(back[k])) for k in which]
+            return baselines.Past.of(scans, [moves[k] for k in which], occupancy) if which else None
+
+        past = past_of(list(range(min(len(back), occupancy.sweeps))))
+        assert past is not None
+        older = past_of([k for k in occupancy.older if k < len(back)])
+        embedded = min(occupancy.past_embedding, len(back) - 1)
         truth, scored, hold = self._truth(sweeps, row, same, to_here, change)
         return {
             "features": baselines.features(past, self.config.sensor_height_m - occupancy.band_m[0], occupancy),
-            "occupied": padded(past.occupied, occupancy.sweeps),
-            "past_from_here": np.linalg.inv(moves[older]),
+            "rasters": rasters(past, older, occupancy),
+            "past_from_here": np.linalg.inv(moves[embedded]),
             "truth": truth,
             "scored": scored,
             "voxels": voxelise(change.points(sweeps.cloud(row)), self.config.voxels),
-            "past_voxels": voxelise(change.points(sweeps.cloud(back[older])), self.config.voxels),
+            "past_voxels": voxelise(change.points(sweeps.cloud(back[embedded])), self.config.voxels),
             "past": past,
             "hold": hold,
         }
