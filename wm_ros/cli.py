@@ -35,6 +35,9 @@ SourceArg = Annotated[
     list[str],
     typer.Argument(help="Bag, folder of bags, LeRobot dataset (?episodes=0-3), KITTI drive, or sim:drive?seeds=0-9."),
 ]
+BundleOpt = Annotated[
+    list[str] | None, typer.Option(help="name=folder, e.g. lidar=runs/lidar/bundle; may be given again.")
+]
 ForceOpt = Annotated[bool, typer.Option("--force", help="Overwrite an output folder that is not empty.")]
 
 
@@ -62,6 +65,18 @@ def main() -> None:
             )
             sys.exit(2)
         raise
+
+
+def parse_bundles(items: list[str] | None) -> dict[str, str]:
+    """['lidar=folder'] → {'lidar': 'folder'}. Raises UserError for another form or name."""
+    names = [name.value for name in Name]
+    bundles = {}
+    for item in items or []:
+        name, equals, chosen = item.partition("=")
+        if name not in names or not equals:
+            raise UserError(f"--bundle '{item}': write name=folder with one of {', '.join(names)}")
+        bundles[name] = chosen
+    return bundles
 
 
 @app.command()
@@ -114,12 +129,16 @@ def up(
     use_sim_time: Annotated[
         bool, typer.Option("--use-sim-time", help="Follow /clock (as `wm play` gives it).")
     ] = False,
+    bundle: BundleOpt = None,
+    namespace: Annotated[str, typer.Option(help="Of all nodes and their relative topics, e.g. /robot1.")] = "",
 ) -> None:
     """Start the nodes as processes, configure and activate them, watch them, and stop them in order at Ctrl-C."""
     from wm_ros.paths import CONFIG
     from wm_ros.up import up as bring_up
 
-    raise typer.Exit(bring_up(params or CONFIG / "wm.yaml", nodes, use_sim_time=use_sim_time))
+    chosen = parse_bundles(bundle)
+    file = params or CONFIG / "wm.yaml"
+    raise typer.Exit(bring_up(file, nodes, bundles=chosen, use_sim_time=use_sim_time, namespace=namespace))
 
 
 @app.command("eval")
@@ -127,9 +146,7 @@ def eval_(
     sources: SourceArg,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, results.jsonl and report.html.")],
     capability: Annotated[list[Name] | None, typer.Option(help="Only this one; may be given again.")] = None,
-    bundle: Annotated[
-        list[str] | None, typer.Option(help="name=folder, e.g. lidar=runs/lidar/bundle; may be given again.")
-    ] = None,
+    bundle: BundleOpt = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     force: ForceOpt = False,
@@ -138,12 +155,7 @@ def eval_(
     from wm_ros.capability import NAMES
     from wm_ros.evaluation.replay import evaluate
 
-    bundles = {}
-    for item in bundle or []:
-        name, equals, chosen = item.partition("=")
-        if name not in NAMES or not equals:
-            raise UserError(f"--bundle '{item}': write name=folder with one of {', '.join(NAMES)}")
-        bundles[name] = chosen
+    bundles = parse_bundles(bundle)
     with fresh_folder(out, force) as folder:
         found = evaluate(
             sources,

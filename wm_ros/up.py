@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wm_ros.bundle import refuse_other_tokens
@@ -25,11 +25,23 @@ def ros_environment() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in ours.items()}
 
 
-def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool = False, namespace: str = "") -> int:
+# The node of each capability.
+NODE_OF = {"lidar": "lidar_encoder", "state": "state_tokenizer", "future": "future_predictor", "policy": "policy"}
+
+
+def up(
+    params: Path,
+    nodes: Sequence[str] | None = None,
+    *,
+    bundles: Mapping[str, str] | None = None,
+    use_sim_time: bool = False,
+    namespace: str = "",
+) -> int:
     """Bring the nodes up and keep them up until SIGINT or SIGTERM.
 
     Args:
         params: ROS parameter file. nodes: those to start, all by default.
+        bundles: capability → bundle, instead of what the file says.
         use_sim_time: follow /clock, whatever the file says. namespace: of all nodes.
 
     Returns:
@@ -38,7 +50,7 @@ def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool =
     Raises:
         UserError: a file, node, parameter or bundle that does not fit.
     """
-    chosen = check(params, nodes)
+    chosen = check(params, nodes, bundles)
     os.environ |= ros_environment()
     from wm_ros.nodes.board import Board
     from wm_ros.nodes.stopping import stop_event
@@ -50,7 +62,8 @@ def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool =
     if namespace:
         arguments += ["-r", f"__ns:={namespace}"]
     board = Board()
-    supervisor = Supervisor({name: node_command(name, arguments) for name in chosen}, namespace, board.changed)
+    commands = {name: node_command(name, arguments + extra) for name, extra in chosen.items()}
+    supervisor = Supervisor(commands, namespace, board.changed)
     with stop_event() as stop:
         try:
             supervisor.start()
@@ -62,22 +75,31 @@ def up(params: Path, nodes: Sequence[str] | None = None, *, use_sim_time: bool =
     return 0
 
 
-def check(params: Path, nodes: Sequence[str] | None) -> list[str]:
-    """The nodes to start, in the order of bring-up. Raises UserError where one of them could not work."""
+def check(params: Path, nodes: Sequence[str] | None, bundles: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+    """The nodes to start, in the order of bring-up, each with arguments of its own.
+
+    Raises UserError where one of them could not work.
+    """
     from wm_ros.nodes.parameters import PARAMETERS, read_file
 
     unknown = sorted(set(nodes or ()) - set(NODES))
     if unknown:
         raise UserError(f"no node '{unknown[0]}'; choose from {', '.join(NODES)}")
     values = read_file(params)
-    chosen = [name for name in NODES if not nodes or name in nodes]
-    bundles = {
+    chosen: dict[str, list[str]] = {name: [] for name in NODES if not nodes or name in nodes}
+    used = {
         name: bundle_path(str(values[name].get("bundle", parameter.default)))
         for name in chosen
         for parameter in PARAMETERS[name]
         if parameter.name == "bundle"
     }
-    for name in set(bundles) & {"future_predictor", "policy"}:
-        if "state_tokenizer" in bundles:
-            refuse_other_tokens(bundles["state_tokenizer"], bundles[name])
+    for capability, given in (bundles or {}).items():
+        name = NODE_OF[capability]
+        if name not in chosen:
+            raise UserError(f"--bundle {capability}={given}: its node, {name}, is not among those to start")
+        used[name] = bundle_path(given)
+        chosen[name] = ["-p", f"bundle:={used[name].resolve()}"]
+    for name in set(used) & {"future_predictor", "policy"}:
+        if "state_tokenizer" in used:
+            refuse_other_tokens(used["state_tokenizer"], used[name])
     return chosen

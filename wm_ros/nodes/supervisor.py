@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, commands: dict[str, Sequence[str]], namespace: str, report: Callable[[Child, str], None]
+        self, commands: Mapping[str, Sequence[str]], namespace: str, report: Callable[[Child, str], None]
     ) -> None:
         self.children = [Child(name, list(command)) for name, command in commands.items()]
         self.namespace = namespace.rstrip("/")
