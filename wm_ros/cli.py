@@ -201,6 +201,9 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML; config/train/<capability>.yaml by default.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the config's.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Refine this bundle (a folder, or the name of a shipped one).")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     devices: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
@@ -208,6 +211,7 @@ def train(
     force: ForceOpt = False,
 ) -> None:
     """Train a capability from recordings or the simulator, and write a bundle."""
+    from wm_ros.paths import bundle_path
     from wm_ros.training.loop import train as run
 
     bundle = run(
@@ -217,6 +221,7 @@ def train(
         config_file=config,
         steps=steps,
         seed=seed,
+        start_from=bundle_path(str(start_from)) if start_from else None,
         resume=resume,
         force=force,
         device=device,

@@ -39,6 +39,7 @@ def train(
     config_file: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
+    start_from: Path | None = None,
     resume: bool = False,
     force: bool = False,
     device: str = "cpu",
@@ -47,6 +48,8 @@ def train(
     command: str | None = None,
 ) -> Path:
     """Train capability `name` on `sources` and write `out/bundle`; returns its path.
+
+    `start_from`: a bundle whose weights are refined instead of starting at random.
 
     `out` also gets `log.jsonl` (one row per logged step), `loss.png`, and checkpoints that `resume` continues with
     the same data order, so that an interrupted run and a whole one have the same curve.
@@ -63,6 +66,8 @@ def train(
 
     # Data first: preparing it fits the normalisation that the modules hold.
     train_set, val_set = task.prepare(sources, seed)
+    if start_from:
+        task.start_from(start_from)
     config: TrainConfig = task.config
     adamw = torch.optim.AdamW(
         task.trainable(), lr=config.optimiser.lr, weight_decay=config.optimiser.weight_decay, betas=(0.9, 0.99)
@@ -120,6 +125,7 @@ def train(
         said = command or " ".join(
             [f"wm train {name}", *(f"--data '{source}'" for source in public), f"--steps {config.steps} --seed {seed}"]
             + ([f"--config {config_file.name}"] if config_file else [])
+            + ([f"--start-from {start_from.name}"] if start_from else [])
         )
         task.export(out / "bundle", RunInfo(said, public, licences, seed, config.steps, log))
     fabric.barrier()

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wm_ros.bundle import StrictModel
+from wm_ros.errors import UserError
 
 
 class OptimiserConfig(StrictModel):
@@ -70,6 +71,10 @@ class Task(ABC):
 
         Whole episodes go to one side. Arrays that do not fit in memory are cached under `work_dir/cache`.
         """
+
+    def start_from(self, bundle: Path) -> None:
+        """Take the weights of a bundle of the same architecture, after `prepare`. Raises UserError or BundleError."""
+        raise UserError(f"--start-from '{bundle}': training of {self.name} cannot start from a bundle yet")
 
     def trainable(self) -> list[torch.nn.Parameter]:
         """Parameters that the optimiser gets; by default all that require gradients."""
