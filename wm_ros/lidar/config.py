@@ -83,10 +83,32 @@ class OccupancyConfig(StrictModel):
         return self
 
 
+class DetectionConfig(StrictModel):
+    """The head that finds road users; its grid has two by two cells under each cell of the BEV map.
+
+    Attributes:
+        classes: a heat map each. channels: at the BEV map's scale and at half of it.
+        min_points: objects with fewer points of the sweep inside are neither shown nor held against the head.
+        min_radius_cells: of the bell around a centre in the heat maps' targets.
+        box_weight: of the box regression against the heat maps' loss.
+        min_score, max_boxes: what is said at most. max_iou: of two detections of a class seen from above.
+    """
+
+    classes: tuple[str, ...] = ("car", "pedestrian", "cyclist")
+    channels: tuple[int, int] = (32, 64)
+    min_points: int = Field(default=5, ge=1)
+    min_radius_cells: int = Field(default=2, ge=1)
+    box_weight: float = Field(default=1.0, gt=0)
+    min_score: float = Field(default=0.1, gt=0, lt=1)
+    max_boxes: int = Field(default=200, ge=1)
+    max_iou: float = Field(default=0.2, ge=0, le=1)
+
+
 class LidarConfig(StrictModel):
     """Architecture and preprocessing of `lidar`.
 
     Attributes:
+        detection: the head that finds road users; None for a bundle without one.
         sensor_height_m: above the road; the obstacle band is measured from the road.
         token_grid: the BEV map is pooled to this many tokens along each side.
         extrapolate_s: how far a pose may lie from the newest odometry; farther, the forecast is withheld.
@@ -95,6 +117,7 @@ class LidarConfig(StrictModel):
     voxels: VoxelConfig = VoxelConfig()
     encoder: EncoderConfig = EncoderConfig()
     occupancy: OccupancyConfig = OccupancyConfig()
+    detection: DetectionConfig | None = None
     sensor_height_m: float = Field(default=1.73, gt=0)
     token_grid: int = Field(default=8, ge=1)
     extrapolate_s: float = Field(default=0.15, gt=0)
