@@ -95,7 +95,7 @@ class DetectionConfig(StrictModel):
     """
 
     classes: tuple[str, ...] = ("car", "pedestrian", "cyclist")
-    channels: tuple[int, int] = (32, 64)
+    channels: tuple[int, int] = (32, 48)
     min_points: int = Field(default=5, ge=1)
     min_radius_cells: int = Field(default=2, ge=1)
     box_weight: float = Field(default=1.0, gt=0)
