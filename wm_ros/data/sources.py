@@ -6,6 +6,7 @@ path/to/bag                            a rosbag2 folder or .mcap file
 path/to/folder                         every bag below it
 path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
 path/to/kitti                          a KITTI raw drive (velodyne_points/data)
+path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
 """
 
 from __future__ import annotations
@@ -53,11 +54,15 @@ def episodes(source: str) -> list[Episode]:
         from wm_ros.data.kitti import kitti_episode
 
         return [kitti_episode(path)]
+    if all((path / folder).is_dir() for folder in ("velodyne", "label_2", "calib")):
+        from wm_ros.data.kitti_labels import kitti_object_episodes
+
+        return kitti_object_episodes(path)
     from wm_ros.data.bags import bag_episode, find_bags
 
     bags = find_bags(path)
     if not bags:
-        raise UserError(f"source '{source}': no bag, LeRobot dataset or KITTI drive in there")
+        raise UserError(f"source '{source}': no bag, LeRobot dataset or KITTI folder in there")
     return [bag_episode(bag) for bag in bags]
 
 
