@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
+from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.jepa import Jepa, effective_rank
 from wm_ros.lidar.model import LidarModel
@@ -71,11 +72,20 @@ class LidarTask(Task):
         torch.manual_seed(seed)
         lidar = LidarModel(model)
         examples = lidar_fit.examples(self.fit_set, config.fit_examples, seed)
-        lidar.head.linear.copy_(torch.from_numpy(lidar_fit.fit_linear(self.fit_set, examples, seed)).float())
+        self.logistic = lidar_fit.fit_linear(self.fit_set, examples, seed)
+        lidar.head.linear.copy_(torch.from_numpy(self.logistic).float())
         self.modules = torch.nn.ModuleDict(
             {"model": lidar, "jepa": Jepa(lidar.encoder, config.ratio, config.alpha, config.beta)}
         )
         return self.train_set, self.validation_set
+
+    def start_from(self, bundle: Path) -> None:
+        """Weights of encoder and head; the baselines are fitted anew, the head keeps the regression it corrects."""
+        found, tensors = load_bundle(bundle, self.name, LidarConfig)
+        if found.model != self.config.model:
+            raise UserError(f"--start-from '{bundle}': its model differs from the `model` of the training config")
+        load_weights(self._model, tensors, "model", bundle)
+        self._jepa.target.load_state_dict(self._model.encoder.state_dict())
 
     @property
     def pretrain_steps(self) -> int:
@@ -120,7 +130,7 @@ class LidarTask(Task):
     def export(self, out: Path, run: RunInfo) -> None:
         """Fit calibrations and thresholds on training episodes and write the bundle."""
         self.modules.eval()
-        fitted = lidar_fit.calibrate(self._model, self.fit_set, self.config.fit_examples, run.seed + 1)
+        fitted = lidar_fit.calibrate(self._model, self.logistic, self.fit_set, self.config.fit_examples, run.seed + 1)
         report = lidar_fit.report(self._model, self.validation_set, fitted)
         public = dict(zip(self.sources, run.sources, strict=True))
         command = run.command

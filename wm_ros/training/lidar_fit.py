@@ -45,10 +45,10 @@ def fit_linear(data: SweepWindows, rows: list[int], seed: int) -> Double:
 
 
 def score_rows(
-    model: LidarModel, data: SweepWindows, rows: list[int]
+    model: LidarModel, logistic: Double, data: SweepWindows, rows: list[int]
 ) -> Iterator[tuple[int, str, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]:
     """(horizon, method, score, truth, scored) of every method on every example whose truth is known."""
-    linear = model.head.linear.numpy()
+    linear = logistic.astype(np.float32)
     for row in rows:
         example: dict[str, Any] = data.example(row, -1)
         logits = _logits(model, data, example)
@@ -74,14 +74,16 @@ def _logits(model: LidarModel, data: SweepWindows, example: dict[str, Any]) -> N
     return logits
 
 
-def calibrate(model: LidarModel, data: SweepWindows, count: int, seed: int) -> dict[str, NDArray[np.float64]]:
+def calibrate(
+    model: LidarModel, logistic: Double, data: SweepWindows, count: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
     """`logistic` (K, 17), `calibration` (methods, K, 2) and `threshold` (methods, K), methods as in `scoring.METHODS`.
 
     Both come from histograms of scores, so that memory does not grow with the number of examples.
     """
     horizons = len(data.config.occupancy.horizons_s)
     counts = np.zeros((len(scoring.METHODS), horizons, 2, scoring.BINS))
-    for k, method, score, truth, scored in score_rows(model, data, examples(data, count, seed)):
+    for k, method, score, truth, scored in score_rows(model, logistic, data, examples(data, count, seed)):
         counts[scoring.METHODS.index(method), k] += scoring.histograms(score, truth, scored).reshape(2, -1)
     lines, thresholds = np.zeros((*counts.shape[:2], 2)), np.zeros(counts.shape[:2])
     centre = (np.arange(scoring.BINS) + 0.5) * (2 * scoring.EDGE / scoring.BINS) - scoring.EDGE
@@ -94,7 +96,7 @@ def calibrate(model: LidarModel, data: SweepWindows, count: int, seed: int) -> d
         edge = best * (2 * scoring.EDGE / scoring.BINS) - scoring.EDGE
         thresholds[method, k] = lines[method, k, 0] * edge + lines[method, k, 1]
     return {
-        "logistic": model.head.linear.numpy().astype(np.float64),
+        "logistic": logistic,
         "calibration": lines,
         "threshold": thresholds,
     }
@@ -117,7 +119,7 @@ def report(model: LidarModel, data: SweepWindows, fitted: dict[str, NDArray[np.f
     """Average precision of every method at every horizon on held-out episodes."""
     horizons = data.config.occupancy.horizons_s
     totals = np.zeros((len(scoring.METHODS), len(horizons), 2 * scoring.BINS))
-    for k, method, score, truth, scored in score_rows(model, data, list(range(len(data)))):
+    for k, method, score, truth, scored in score_rows(model, fitted["logistic"], data, list(range(len(data)))):
         totals[scoring.METHODS.index(method), k] += scoring.histograms(score, truth, scored)
     return {
         f"{method}_ap@{horizon:g}s": round(scoring.average_precision(totals[m, k]), 4)
