@@ -71,6 +71,7 @@ OUTPUTS: dict[str, tuple[Topic, ...]] = {
         Topic("bev/embedding", "sensor_msgs/msg/Image", lazy=True),
         *(Topic(f"bev/occupancy/t_{millis(h)}", "nav_msgs/msg/OccupancyGrid") for h in HORIZONS_S),
         Topic("bev/view", "sensor_msgs/msg/Image", lazy=True),
+        Topic("bev/detections", "visualization_msgs/msg/MarkerArray", lazy=True),
     ),
     "state_tokenizer": (
         STATE_TOKENS,

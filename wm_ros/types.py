@@ -92,6 +92,13 @@ class Boxes(Sample):
 
 
 @dataclass(frozen=True)
+class Detections(Boxes):
+    """Boxes that a model found, by falling score; `track_ids` only number them. `scores`: (B,) float32 in 0..1."""
+
+    scores: Float
+
+
+@dataclass(frozen=True)
 class HandTrajectory(Sample):
     """Positions of one hand over time, past (offsets <= 0) or to come (offsets > 0).
 
@@ -176,6 +183,7 @@ class LidarPrediction(Sample):
         embedding: (C, H, W) float32 full BEV map (row = y, column = x, ascending), or None where not asked for.
         embedding_cell_m: edge of a BEV cell.
         occupancy: the forecast, or None where ego-motion is unknown; `withheld` then says why.
+        detections: road users, or None where not asked for or where the bundle has no head for them.
     """
 
     tokens: BevTokens
@@ -183,6 +191,7 @@ class LidarPrediction(Sample):
     embedding_cell_m: float
     occupancy: OccupancyForecast | None
     withheld: str = ""
+    detections: Detections | None = None
 
 
 @dataclass(frozen=True)

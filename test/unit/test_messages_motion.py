@@ -27,10 +27,12 @@ from wm_ros.messages import (
 )
 from wm_ros.messages.cdr import make, serialise
 from wm_ros.messages.grids import UNKNOWN, decode_grid, encode_grid
+from wm_ros.messages.markers import encode_detections
 from wm_ros.messages.motion import encode_joint_trajectory, encode_path
 from wm_ros.types import (
     ActionChunk,
     Boxes,
+    Detections,
     EgoPose,
     HandTrajectory,
     Instruction,
@@ -215,6 +217,20 @@ def test_boxes_survive_after_a_marker_that_clears():
     back = decode(topic.type, cdr)
     assert (back.stamp_ns, back.frame_id, back.labels, back.track_ids) == (STAMP, "lidar", ("car", "cyclist"), (7, 8))
     assert np.allclose(back.boxes, boxes, atol=1e-6)
+
+
+def test_detections_carry_their_scores():
+    boxes = np.array([[1, 2, 3, 4, 5, 6, 0.5], [-1, 0, 1, 1, 1, 1, -3.0]], np.float32)
+    scores = np.array([0.875, 0.25], np.float32)
+    sample = Detections(STAMP, "lidar", boxes, ("car", "pedestrian"), (0, 1), scores)
+    cdr = encode_detections(sample)
+    back = decode("visualization_msgs/msg/MarkerArray", cdr, sample=Detections)
+    assert isinstance(back, Detections) and back.labels == sample.labels and back.frame_id == "lidar"
+    assert np.allclose(back.scores, scores, atol=1e-4) and np.allclose(back.boxes, boxes, atol=1e-6)
+    assert decode("visualization_msgs/msg/MarkerArray", cdr, sample=Boxes).labels == sample.labels
+    ((_, unscored),) = encode_sample(Boxes(STAMP, "lidar", boxes, ("car", "pedestrian"), (0, 1)))
+    with pytest.raises(MessageError, match=r"text: is not the score"):
+        decode("visualization_msgs/msg/MarkerArray", unscored, sample=Detections)
 
 
 def test_no_boxes_still_have_a_stamp():

@@ -13,6 +13,7 @@ from wm_ros.messages import TYPESTORE, decode, encode_prediction
 from wm_ros.types import (
     ActionChunk,
     BevTokens,
+    Detections,
     Frame,
     FutureFrames,
     FuturePrediction,
@@ -42,6 +43,9 @@ LIDAR = LidarPrediction(
     normal(6, 8, 10),
     0.8,
     OccupancyForecast(STAMP, "lidar", topics.HORIZONS_S, random.random((4, 8, 10), np.float32), 0.4, (-2.0, -1.6)),
+    detections=Detections(
+        STAMP, "lidar", normal(3, 7), ("car", "car", "cyclist"), (0, 1, 2), np.array([0.9, 0.5, 0.25], np.float32)
+    ),
 )
 STATE = StatePrediction(STAMP, "camera", TOKENS, TOKENS, np.zeros((4, 6, 3), np.uint8))
 FUTURE = FuturePrediction(

@@ -22,7 +22,7 @@ from wm_ros.lidar.model import LidarModel
 from wm_ros.lidar.occupancy import rasters, warp
 from wm_ros.lidar.poses import PoseTrack, is_pose
 from wm_ros.lidar.voxels import voxelise
-from wm_ros.types import BevTokens, EgoPose, LidarPrediction, OccupancyForecast, Sample, Sweep
+from wm_ros.types import BevTokens, Detections, EgoPose, LidarPrediction, OccupancyForecast, Sample, Sweep
 
 MAX_GAP_S = 1.0  # a longer silence between sweeps begins a new history
 
@@ -47,7 +47,7 @@ class Lidar(Capability):
     name = "lidar"
     inputs = (Sweep, EgoPose)
     trigger = Sweep
-    optional_outputs = frozenset({"embedding"})
+    optional_outputs = frozenset({"embedding", "detections"})
 
     def __init__(self, config: LidarConfig, model: LidarModel, device: str = "cpu") -> None:
         super().__init__()
@@ -129,12 +129,32 @@ class Lidar(Capability):
         self.timings_ms = {"voxels": (voxelised - begin) * 1e3, "encoder": (encoded - voxelised) * 1e3}
         self._history.append(Seen(sample.stamp_ns, Scan.of(points, self.config), bev))
         occupancy, self.withheld = self._forecast(sample)
+        detections = self._detect(sample, bev) if "detections" in self.wanted else None
         embedding = bev[0].cpu().numpy() if "embedding" in self.wanted else np.zeros((0, 0, 0), np.float32)
         said = BevTokens(sample.stamp_ns, sample.frame_id, tokens)
         cell_m = self.model.encoder.cell_m
         return LidarPrediction(
-            sample.stamp_ns, sample.frame_id, said, embedding, cell_m, occupancy, withheld=self.withheld
+            sample.stamp_ns,
+            sample.frame_id,
+            said,
+            embedding,
+            cell_m,
+            occupancy,
+            withheld=self.withheld,
+            detections=detections,
         )
+
+    def _detect(self, sweep: Sweep, bev: Tensor) -> Detections | None:
+        """Road users, or None where the bundle has no head for them."""
+        detector = self.model.detector
+        if detector is None:
+            return None
+        begin = time.perf_counter()
+        found = detector.detect(bev)
+        labels = tuple(detector.config.classes[kind] for kind in found.classes)
+        self.timings_ms["detections"] = (time.perf_counter() - begin) * 1e3
+        numbers = tuple(range(len(labels)))
+        return Detections(sweep.stamp_ns, sweep.frame_id, found.boxes, labels, numbers, scores=found.scores)
 
     # ------------------------------------------------------------------------- forecast
 

@@ -1,4 +1,4 @@
-"""What a lidar bundle holds: the encoder and the forecast head."""
+"""What a lidar bundle holds: the encoder, the forecast head and, where it was trained, the detection head."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_ros.lidar.config import LidarConfig
+from wm_ros.lidar.detection import DetectionHead
 from wm_ros.lidar.encoder import BevEncoder
 from wm_ros.lidar.occupancy import ForecastHead
 
 
 class LidarModel(nn.Module):
-    """Encoder, head, and the pooling of a BEV map to tokens."""
+    """Encoder, heads, and the pooling of a BEV map to tokens; `detector` is None for a bundle without one."""
 
     def __init__(self, config: LidarConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = BevEncoder(config)
         self.head = ForecastHead(config.occupancy, self.encoder.bev_channels)
+        self.detector = (
+            None
+            if config.detection is None
+            else DetectionHead(config.detection, self.encoder.bev_channels, self.encoder.cell_m)
+        )
 
     def tokens(self, bev: Tensor) -> Tensor:
         """(B, C, rows, columns) → (B, T, C), T = token_grid², row by row."""

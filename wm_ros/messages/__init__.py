@@ -39,6 +39,7 @@ from wm_ros.types import (
     ActionChunk,
     BevTokens,
     Boxes,
+    Detections,
     EgoPose,
     Frame,
     FutureFrames,
@@ -85,7 +86,10 @@ _DECODERS: dict[str, dict[type[Sample], _Decoder]] = {
         JointCommand: lambda cdr, ns, topic: motion.decode_joints(cdr, JointCommand, ns),
     },
     motion.STRING: {Instruction: lambda cdr, ns, topic: motion.decode_instruction(cdr, ns)},
-    markers.TYPE: {Boxes: lambda cdr, ns, topic: markers.decode_boxes(cdr, ns)},
+    markers.TYPE: {
+        Boxes: lambda cdr, ns, topic: markers.decode_boxes(cdr, ns),
+        Detections: lambda cdr, ns, topic: markers.decode_detections(cdr, ns),
+    },
     motion.PATH: {HandTrajectory: lambda cdr, ns, topic: motion.decode_path(cdr, topic, ns)},
     motion.JOINT_TRAJECTORY: {
         JointForecast: lambda cdr, ns, topic: motion.decode_joint_trajectory(cdr, JointForecast, ns),

@@ -1,4 +1,4 @@
-"""MarkerArray ↔ boxes, and the fan of sampled hand trajectories for RViz."""
+"""MarkerArray ↔ boxes and detections, and the fan of sampled hand trajectories for RViz."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wm_ros.messages.cdr import (
     vector,
     xyz,
 )
-from wm_ros.types import Boxes, FuturePrediction
+from wm_ros.types import Boxes, Detections, FuturePrediction
 
 TYPE = "visualization_msgs/msg/MarkerArray"
 CUBE, LINE_STRIP = 1, 4
@@ -37,22 +37,39 @@ SIDE_HUE = {"left": 0.58, "right": 0.08}
 
 def decode_boxes(cdr: bytes | memoryview, stamp_ns: int = 0) -> Boxes:
     """Boxes from the CUBE markers: namespace = label, id = track; other markers are not boxes and are passed over."""
-    markers = deserialise(TYPE, cdr).markers
-    cubes = [m for m in markers if m.type == CUBE and m.action == ADD]
-    if len(cubes) > MAX_BOXES:
-        raise MessageError(f"MarkerArray.markers: {len(cubes)} boxes, more than {MAX_BOXES}")
-    boxes = np.array([_box(m) for m in cubes], np.float32).reshape(-1, 7)
-    first = (cubes or markers or [None])[0]
-    stamp = stamp_of(first.header, stamp_ns) if first is not None else stamp_ns
-    frame_id = first.header.frame_id if first is not None else ""
-    return Boxes(stamp, frame_id, boxes, tuple(m.ns for m in cubes), tuple(int(m.id) for m in cubes))
+    return _boxes(*_cubes(cdr, stamp_ns))
+
+
+def decode_detections(cdr: bytes | memoryview, stamp_ns: int = 0) -> Detections:
+    """As `decode_boxes`, with the score that each marker's text says."""
+    cubes, stamp_ns, frame_id = _cubes(cdr, stamp_ns)
+    found = _boxes(cubes, stamp_ns, frame_id)
+    try:
+        scores = np.array([float(m.text) for m in cubes], np.float32)
+    except ValueError:
+        raise MessageError("MarkerArray.markers.text: is not the score of a detection") from None
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise MessageError("MarkerArray.markers.text: a score is outside of 0 … 1")
+    return Detections(stamp_ns, frame_id, found.boxes, found.labels, found.track_ids, scores=scores)
 
 
 def encode_boxes(sample: Boxes) -> bytes:
     """Boxes as CUBE markers after one that clears those of before."""
+    return _encode_cubes(sample, [""] * len(sample.labels), [0.5] * len(sample.labels))
+
+
+def encode_detections(sample: Detections) -> bytes:
+    """The same, each with its score as text (RViz shows none on a cube; programs read it) and as opacity."""
+    require_finite(sample.scores, "MarkerArray.markers.text")
+    texts = [f"{score:.4f}" for score in sample.scores.tolist()]
+    return _encode_cubes(sample, texts, [0.15 + 0.6 * score for score in sample.scores.tolist()])
+
+
+def _encode_cubes(sample: Boxes, texts: list[str], alphas: list[float]) -> bytes:
     require_finite(sample.boxes, "MarkerArray.markers")
     markers = [_marker(sample.stamp_ns, sample.frame_id, "", 0, CUBE, DELETE_ALL)]
-    for box, label, track in zip(sample.boxes.tolist(), sample.labels, sample.track_ids, strict=True):
+    rows = zip(sample.boxes.tolist(), sample.labels, sample.track_ids, texts, alphas, strict=True)
+    for box, label, track, text, alpha in rows:
         x, y, z, length, width, height, yaw = box
         markers.append(
             _marker(
@@ -64,8 +81,9 @@ def encode_boxes(sample: Boxes) -> bytes:
                 ADD,
                 pose=pose(np.array([x, y, z]), (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))),
                 scale=vector(length, width, height),
-                color=_colour(zlib.crc32(label.encode()) % 360 / 360, 0.5),
+                color=_colour(zlib.crc32(label.encode()) % 360 / 360, alpha),
                 lifetime=duration_message(BOX_LIFETIME_S),
+                text=text,
             )
         )
     return _serialise(markers)
@@ -100,6 +118,23 @@ def encode_fan(prediction: FuturePrediction) -> bytes:
                 )
             )
     return _serialise(markers)
+
+
+def _cubes(cdr: bytes | memoryview, stamp_ns: int) -> tuple[list[Any], int, str]:
+    """The markers that are boxes, and stamp and frame of the message."""
+    markers = deserialise(TYPE, cdr).markers
+    cubes = [m for m in markers if m.type == CUBE and m.action == ADD]
+    if len(cubes) > MAX_BOXES:
+        raise MessageError(f"MarkerArray.markers: {len(cubes)} boxes, more than {MAX_BOXES}")
+    first = (cubes or markers or [None])[0]
+    if first is None:
+        return cubes, stamp_ns, ""
+    return cubes, stamp_of(first.header, stamp_ns), first.header.frame_id
+
+
+def _boxes(cubes: list[Any], stamp_ns: int, frame_id: str) -> Boxes:
+    boxes = np.array([_box(m) for m in cubes], np.float32).reshape(-1, 7)
+    return Boxes(stamp_ns, frame_id, boxes, tuple(m.ns for m in cubes), tuple(int(m.id) for m in cubes))
 
 
 def _box(marker: Any) -> list[float]:

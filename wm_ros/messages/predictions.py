@@ -55,6 +55,10 @@ def _lidar(prediction: LidarPrediction) -> Iterator[Part]:
         require_finite(embedding, "bev/embedding")
         yield "bev/embedding", images.TYPE, lambda: images.encode_embedding(stamp, frame, embedding)
         yield "bev/view", images.TYPE, lambda: images.encode_rgb(stamp, frame, components_rgb(embedding))
+    if prediction.detections is not None:
+        detections = prediction.detections
+        require_finite(detections.boxes, "bev/detections")
+        yield "bev/detections", markers.TYPE, lambda: markers.encode_detections(detections)
 
 
 def _state(prediction: StatePrediction) -> Iterator[Part]:

@@ -1,4 +1,4 @@
-"""`points`, `odom` → `bev/…`: a bird's-eye-view embedding of each sweep and the occupancy to come."""
+"""`points`, `odom` → `bev/…`: a bird's-eye-view embedding of each sweep, road users and the occupancy to come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ class LidarEncoder(CapabilityNode):
     name = "lidar_encoder"
     capability_name = "lidar"
     optional_inputs = (EgoPose,)
-    lazy_outputs: ClassVar[dict[str, tuple[str, ...]]] = {"embedding": ("bev/embedding", "bev/view")}
+    lazy_outputs: ClassVar[dict[str, tuple[str, ...]]] = {
+        "embedding": ("bev/embedding", "bev/view"),
+        "detections": ("bev/detections",),
+    }
 
 
 def main(args: Sequence[str] | None = None) -> None:
