@@ -6,13 +6,17 @@ path/to/bag                            a rosbag2 folder or .mcap file
 path/to/folder                         every bag below it
 path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
 path/to/kitti                          a KITTI raw drive (velodyne_points/data)
+
+Every source takes `start_s` and `end_s`: only that stretch of each episode, in seconds from its first sample; and, for
+training, `weight`: how often it is drawn against the other sources (in proportion to its size where none is given).
 path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -35,11 +39,51 @@ class Episode:
 
 def episodes(source: str) -> list[Episode]:
     """List the episodes of `source` without reading them. Raises UserError naming the source and the remedy."""
+    location, options = _parse(source)
+    options.pop("weight", None)
+    start_s, end_s = (_number(options.pop(name, ""), source) for name in ("start_s", "end_s"))
+    found = _episodes(location, options, source)
+    if start_s is None and end_s is None:
+        return found
+    return [
+        replace(episode, samples=partial(_stretch, episode.samples, start_s or 0.0, end_s or float("inf")))
+        for episode in found
+    ]
+
+
+def weight(source: str) -> float | None:
+    """The `weight` that a source string gives, None where it gives none. Raises UserError unless it is positive."""
+    found = _number(_parse(source)[1].get("weight", ""), source)
+    if found is not None and found <= 0:
+        raise UserError(f"source '{source}': weight {found:g} is not positive; leave the source out instead")
+    return found
+
+
+def _parse(source: str) -> tuple[str, dict[str, str]]:
     location, _, query = source.partition("?")
     try:
-        options = dict(parse_qsl(query, strict_parsing=bool(query)))
+        return location, dict(parse_qsl(query, strict_parsing=bool(query)))
     except ValueError:
         raise UserError(f"source '{source}': write options as ?name=value&name=value") from None
+
+
+def _number(text: str, source: str) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise UserError(f"source '{source}': '{text}' is not a number") from None
+
+
+def _stretch(samples: Callable[[], Iterator[Sample]], start_s: float, end_s: float) -> Iterator[Sample]:
+    first_ns: int | None = None
+    for sample in samples():
+        first_ns = sample.stamp_ns if first_ns is None else first_ns
+        since_s = (sample.stamp_ns - first_ns) / 1e9
+        if start_s <= since_s < end_s:
+            yield sample
+
+
+def _episodes(location: str, options: dict[str, str], source: str) -> list[Episode]:
     if location.startswith("sim:"):
         return _simulated(location.removeprefix("sim:"), options, source)
     path = Path(location)
