@@ -3,7 +3,8 @@
 points   (N, 4) int16   x, y, z in 1/400 m and intensity in 1/10000, of points within the encoder's range
 band     (M, 3) int16   x, y, z in 1/400 m, points in the obstacle band (80 m fit in ±81.9 m)
 reach    (S, bins) float32, poses (S, 4, 4) float64 (sensor in odom), stamps (S,) int64, episode (S,) int64,
-point_starts, band_starts (S + 1,) int64
+point_starts, band_starts, box_starts (S + 1,) int64, labelled (S,) bool: whether anybody said which boxes there are,
+boxes    (K, 7) float32, box_labels (K,) str, box_points (K,) int64: points of the sweep inside
 """
 
 from __future__ import annotations
@@ -22,14 +23,24 @@ from numpy.typing import NDArray
 
 from wm_ros.data.sources import Episode, episodes
 from wm_ros.errors import UserError
+from wm_ros.lidar.boxes import points_inside
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.grid import Double, Scan
 from wm_ros.lidar.poses import PoseTrack
-from wm_ros.types import EgoPose, Sweep
+from wm_ros.types import Boxes, EgoPose, Sweep
 
 STEP_M = 1 / 400
-_LAYOUT = 1
+_LAYOUT = 2
 _ARRAYS = {"points": (np.int16, (4,)), "band": (np.int16, (3,))}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """True boxes of one sweep: (K, 7) in the sensor frame, their labels, and how many of its points each holds."""
+
+    boxes: NDArray[np.float32]
+    names: tuple[str, ...]
+    points: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,14 @@ class Sweeps:
     def scan(self, row: int) -> Scan:
         begin, end = self.table["band_starts"][row : row + 2]
         return Scan(self.band[begin:end].astype(np.float32) * np.float32(STEP_M), self.table["reach"][row])
+
+    def labels(self, row: int) -> Labels | None:
+        """The boxes of a sweep, None where nobody said which there are."""
+        if not self.table["labelled"][row]:
+            return None
+        part = slice(*self.table["box_starts"][row : row + 2])
+        names = tuple(str(name) for name in self.table["box_labels"][part])
+        return Labels(self.table["boxes"][part], names, self.table["box_points"][part])
 
     def pose(self, row: int) -> Double:
         pose: Double = self.table["poses"][row]
@@ -85,27 +104,32 @@ def _code_of(source: str) -> str:
     )
 
 
-def placed_sweeps(episode: Episode, config: LidarConfig) -> Iterator[tuple[Sweep, Double]]:
-    """Sweeps with the sensor's pose in odom; those whose pose is unknown are left out."""
+def placed_sweeps(episode: Episode, config: LidarConfig) -> Iterator[tuple[Sweep, Double, Boxes | None]]:
+    """Sweeps with the sensor's pose in odom and the true boxes of the same stamp, if any; without a pose left out."""
+    boxes: Boxes | None = None
     track = PoseTrack(config.extrapolate_s)
     mounting = np.eye(4)
     mounting[2, 3] = config.sensor_height_m
     for sample in episode.samples():
         if isinstance(sample, EgoPose):
             track.add(sample)
+        elif isinstance(sample, Boxes):
+            boxes = sample
         elif isinstance(sample, Sweep):
             pose, _ = track.at(sample.stamp_ns)
             if pose is not None:
-                yield sample, pose if track.body == sample.frame_id else pose @ mounting
+                of_now = boxes if boxes is not None and boxes.stamp_ns == sample.stamp_ns else None
+                yield sample, pose if track.body == sample.frame_id else pose @ mounting, of_now
 
 
 def _write(folder: Path, listed: list[Episode], config: LidarConfig, source: str) -> None:
     rows: dict[str, list[Any]] = {name: [] for name in ("reach", "poses", "stamps", "episode")}
-    starts = {name: [0] for name in _ARRAYS}
+    starts = {name: [0] for name in (*_ARRAYS, "boxes")}
+    labelled, found = [], [Labels(np.zeros((0, 7), np.float32), (), np.zeros(0, np.int64))]
     low, high = np.asarray(config.voxels.range_m[:3]), np.asarray(config.voxels.range_m[3:])
     with (folder / "points").open("wb") as points_file, (folder / "band").open("wb") as band_file:
         for number, episode in enumerate(listed):
-            for sweep, pose in placed_sweeps(episode, config):
+            for sweep, pose, boxes in placed_sweeps(episode, config):
                 points = sweep.points[np.isfinite(sweep.points).all(1)]
                 near = points[((points[:, :3] >= low) & (points[:, :3] < high)).all(1)]
                 scan = Scan.of(points, config)
@@ -118,8 +142,19 @@ def _write(folder: Path, listed: list[Episode], config: LidarConfig, source: str
                     starts[name].append(starts[name][-1] + len(values))
                 for name, value in zip(rows, (scan.reach_m, pose, sweep.stamp_ns, number), strict=True):
                     rows[name].append(value)
+                labelled.append(boxes is not None)
+                if boxes is not None:
+                    found.append(Labels(boxes.boxes, boxes.labels, points_inside(points, boxes.boxes)))
+                starts["boxes"].append(starts["boxes"][-1] + (0 if boxes is None else len(boxes.labels)))
     if not rows["stamps"]:
         raise UserError(f"source '{source}' has no sweep with odometry; give recordings with points and odom")
     table: dict[str, Any] = {name: np.asarray(values) for name, values in rows.items()}
     table |= {"point_starts": np.asarray(starts["points"]), "band_starts": np.asarray(starts["band"])}
+    table |= {
+        "box_starts": np.asarray(starts["boxes"]),
+        "labelled": np.asarray(labelled),
+        "boxes": np.concatenate([labels.boxes for labels in found]),
+        "box_labels": np.array([name for labels in found for name in labels.names], str),
+        "box_points": np.concatenate([labels.points for labels in found]),
+    }
     np.savez(folder / "table.npz", **table)
