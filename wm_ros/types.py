@@ -92,6 +92,23 @@ class Boxes(Sample):
 
 
 @dataclass(frozen=True)
+class PictureBoxes(Boxes):
+    """Boxes that people drew with a camera picture before them: what it did not show is not labelled.
+
+    Attributes:
+        truncated: (B,) share of the object outside of the picture. occluded: (B,) 0 fully seen, 1 partly, 2 largely
+            hidden, 3 unknown. height_px: (B,) of the rectangle around it in the picture.
+        projection: (3, 4), points of `frame_id` → homogeneous pixels. image_size: width, height of the picture.
+    """
+
+    truncated: NDArray[np.float64]
+    occluded: NDArray[np.int64]
+    height_px: NDArray[np.float64]
+    projection: NDArray[np.float64]
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Detections(Boxes):
     """Boxes that a model found, by falling score; `track_ids` only number them. `scores`: (B,) float32 in 0..1."""
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wm_ros.evaluation.detection_ap import Scene, average_precision, counts, grid_row, pooled_r40
+from wm_ros.lidar.detection_ap import Scene, average_precision, counts, grid_row, pooled_r40
 
 
 def scene(overlap, scores, found_ignored=None, truth_ignored=None) -> Scene:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wm_ros.data.kitti_labels import Camera, KittiBoxes, read_labels
+from wm_ros.data.kitti_labels import read_labels
 from wm_ros.data.sources import episodes
 from wm_ros.errors import UserError
-from wm_ros.evaluation.detection import scenes
-from wm_ros.evaluation.detection_ap import Scene, average_precision, counts
-from wm_ros.types import Boxes, EgoPose, Sweep
+from wm_ros.lidar.detection_ap import Scene, average_precision, counts
+from wm_ros.lidar.detection_rules import rectangles, scenes
+from wm_ros.types import Boxes, EgoPose, PictureBoxes, Sweep
 
 # A camera that looks along x of the LiDAR, 0.3 m ahead of it; 700 px focal length.
 CALIBRATION = """P2: 700 0 600 0 0 700 180 0 0 0 1 0
@@ -36,11 +36,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def frame(*rows: tuple[str, tuple[float, float, float], float, int, float]) -> KittiBoxes:
+def frame(*rows: tuple[str, tuple[float, float, float], float, int, float]) -> PictureBoxes:
     """Labels (name, place, truncation, occlusion, height in pixels), all of a car's size."""
     boxes = np.array([[*place, 4.0, 1.8, 1.5, 0.0] for _, place, *_ in rows], np.float32).reshape(-1, 7)
     matrix = np.array([[600, -700, 0, 0], [180, 0, -700, 0], [1, 0, 0, 0]], float)
-    return KittiBoxes(
+    return PictureBoxes(
         0,
         "lidar",
         boxes,
@@ -49,7 +49,8 @@ def frame(*rows: tuple[str, tuple[float, float, float], float, int, float]) -> K
         truncated=np.array([row[2] for row in rows], float),
         occluded=np.array([row[3] for row in rows], np.int64),
         height_px=np.array([row[4] for row in rows], float),
-        camera=Camera(matrix, (1242, 375)),
+        projection=matrix,
+        image_size=(1242, 375),
     )
 
 
@@ -61,11 +62,11 @@ def figure(truth: Boxes, boxes: np.ndarray, labels: tuple[str, ...], title: str,
 
 def test_a_label_is_a_box_in_the_lidar_frame(folder: Path) -> None:
     ((pose, boxes, sweep),) = [tuple(e.samples()) for e in episodes(str(folder))]
-    assert isinstance(pose, EgoPose) and isinstance(boxes, KittiBoxes) and isinstance(sweep, Sweep)
+    assert isinstance(pose, EgoPose) and isinstance(boxes, PictureBoxes) and isinstance(sweep, Sweep)
     assert boxes.labels == ("car",)
     np.testing.assert_allclose(boxes.boxes, [[20.3, -2.0, -1.7 + 0.75, 4.2, 1.8, 1.5, 0.0]], atol=1e-5)
     assert boxes.height_px.tolist() == [60] and boxes.occluded.tolist() == [1]
-    ((left, top, right, bottom),) = boxes.camera.rectangles(boxes.boxes)
+    ((left, top, right, bottom),) = rectangles(boxes, boxes.boxes)
     # The near face is 20 - 2.1 m from the camera, 1.1 to 2.9 m to its right, 0.2 to 1.7 m below it.
     np.testing.assert_allclose(right, 600 + 700 * 2.9 / 17.9, atol=0.01)
     np.testing.assert_allclose([top, bottom], [180 + 700 * 0.2 / 22.1, 180 + 700 * 1.7 / 17.9], atol=0.01)

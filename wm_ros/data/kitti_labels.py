@@ -11,7 +11,6 @@ The data is under CC BY-NC-SA 3.0: weights trained on it inherit that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,54 +21,11 @@ from numpy.typing import NDArray
 from wm_ros.data.kitti import LICENCE, START_NS, read_sweep
 from wm_ros.data.sources import Episode
 from wm_ros.errors import UserError
-from wm_ros.types import Boxes, EgoPose, Frame, Sample, Sweep
+from wm_ros.types import EgoPose, Frame, PictureBoxes, Sample, Sweep
 
 Double = NDArray[np.float64]
 IMAGE_SIZE = (1242, 375)  # width, height of a picture where the frame has none
 _FIELDS = 15
-_NEAR_M = 0.1  # corners behind the camera are drawn to this distance before they are projected
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Where points of the LiDAR frame are seen. `projection`: (3, 4) → homogeneous pixels. `size`: width, height."""
-
-    projection: Double
-    size: tuple[int, int]
-
-    def rectangles(self, boxes: NDArray[np.floating]) -> Double:
-        """(N, 7) boxes → (N, 4) left, top, right, bottom of their corners, cut to the picture; zeros behind it."""
-        rows = np.asarray(boxes, np.float64).reshape(-1, 7)
-        x, y, z = np.array(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5])).reshape(3, -1)
-        local = np.stack([x * rows[:, 3:4], y * rows[:, 4:5], z * rows[:, 5:6]], -1)
-        cos, sin = np.cos(rows[:, 6:7]), np.sin(rows[:, 6:7])
-        turned = [cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1], local[..., 2]]
-        corners = np.stack([*turned, np.ones_like(turned[0])], -1)
-        corners[..., :3] += rows[:, None, :3]
-        u, v, depth = np.moveaxis(np.einsum("nci,pi->ncp", corners, self.projection), -1, 0)
-        ahead = depth > _NEAR_M
-        u, v = (np.where(ahead, value / np.maximum(depth, _NEAR_M), np.nan) for value in (u, v))
-        out = np.zeros((len(rows), 4))
-        seen = ahead.any(1)
-        limits = np.array([self.size[0] - 1, self.size[1] - 1] * 2, np.float64)
-        edges = [f(a[seen], axis=1) for f, a in ((np.nanmin, u), (np.nanmin, v), (np.nanmax, u), (np.nanmax, v))]
-        out[seen] = np.clip(np.stack(edges, 1).reshape(-1, 4), 0, limits)
-        return out
-
-
-@dataclass(frozen=True)
-class KittiBoxes(Boxes):
-    """Labelled boxes with what KITTI's rules of scoring ask for.
-
-    Attributes:
-        truncated: (B,) share outside of the picture. occluded: (B,) 0 to 3. height_px: (B,) of the drawn rectangle.
-        camera: whose picture was labelled.
-    """
-
-    truncated: Double
-    occluded: NDArray[np.int64]
-    height_px: Double
-    camera: Camera
 
 
 def kitti_object_episodes(path: Path) -> list[Episode]:
@@ -108,7 +64,7 @@ def _image(folder: Path, stem: str) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8, copy=False)
 
 
-def read_labels(labels: Path, calibration: Path, size: tuple[int, int] = IMAGE_SIZE) -> KittiBoxes:
+def read_labels(labels: Path, calibration: Path, size: tuple[int, int] = IMAGE_SIZE) -> PictureBoxes:
     """The boxes of one frame; regions marked DontCare have no box and are left out. Raises UserError."""
     camera_from_lidar, projection = _calibration(calibration)
     lidar_from_camera = np.linalg.inv(camera_from_lidar)
@@ -136,7 +92,7 @@ def read_labels(labels: Path, calibration: Path, size: tuple[int, int] = IMAGE_S
     ahead = np.einsum("nj,ij->ni", heading, lidar_from_camera[:3, :3])
     yaw = np.arctan2(ahead[:, 1], ahead[:, 0])
     boxes = np.concatenate([centre, np.stack([length, width, height, yaw], 1)], 1).astype(np.float32)
-    return KittiBoxes(
+    return PictureBoxes(
         START_NS,
         "lidar",
         boxes,
@@ -145,7 +101,8 @@ def read_labels(labels: Path, calibration: Path, size: tuple[int, int] = IMAGE_S
         truncated=table[:, 0],
         occluded=table[:, 1].astype(np.int64),
         height_px=table[:, 6] - table[:, 4],
-        camera=Camera(projection @ camera_from_lidar, size),
+        projection=np.einsum("ij,jk->ik", projection, camera_from_lidar),
+        image_size=size,
     )
 
 

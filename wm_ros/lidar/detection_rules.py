@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_ros.data.kitti_labels import KittiBoxes
-from wm_ros.evaluation.detection_ap import Scene
 from wm_ros.lidar import boxes as geometry
-from wm_ros.types import Boxes
+from wm_ros.lidar.detection_ap import Scene
+from wm_ros.types import Boxes, PictureBoxes
 
+NEAR_M = 0.1  # corners nearer to the camera than this, or behind it, are not projected
 MIN_OVERLAP = {"car": 0.7, "pedestrian": 0.5, "cyclist": 0.5}
 VIEWS = {"bev": geometry.bev_iou, "3d": geometry.iou_3d}
 
@@ -77,23 +77,23 @@ def scenes(
         boxes, labels, scores: the (D, 7) detections, with names as in `MIN_OVERLAP`.
     """
     names = [label.lower() for label in truth.labels]
-    kitti = truth if isinstance(truth, KittiBoxes) else None
-    if kitti is not None:
-        height_px, inside = _in_picture(kitti, boxes)
+    picture = truth if isinstance(truth, PictureBoxes) else None
+    if picture is not None:
+        height_px, inside = _in_picture(picture, boxes)
         boxes, scores, height_px = boxes[inside], scores[inside], height_px[inside]
         labels = tuple(label for label, seen in zip(labels, inside, strict=True) if seen)
-    neighbours = NEIGHBOURS if kitti is None else KITTI_NEIGHBOURS
+    neighbours = NEIGHBOURS if picture is None else KITTI_NEIGHBOURS
     for name in MIN_OVERLAP:
         own = np.array([label == name for label in labels], bool)
         near = np.array([n == name or n in neighbours[name] for n in names], bool)
         alien = np.array([n != name for n in names], bool)[near]
         overlaps = {view: iou(boxes[own], truth.boxes[near]) for view, iou in VIEWS.items()}
         for level in LEVELS:
-            if kitti is not None:
+            if picture is not None:
                 beyond = (
-                    (kitti.height_px[near] < level.min_height_px)
-                    | (kitti.occluded[near] > level.max_occlusion)
-                    | (kitti.truncated[near] > level.max_truncation)
+                    (picture.height_px[near] < level.min_height_px)
+                    | (picture.occluded[near] > level.max_occlusion)
+                    | (picture.truncated[near] > level.max_truncation)
                 )
                 far = height_px[own] < level.min_height_px
             else:
@@ -104,13 +104,35 @@ def scenes(
                 yield Key(name, view, level.name), Scene(overlap, scores[own].astype(np.float64), far, beyond | alien)
 
 
-def _in_picture(truth: KittiBoxes, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _in_picture(truth: PictureBoxes, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Height in pixels of each detection, and whether its centre is seen."""
-    left, top, right, bottom = truth.camera.rectangles(boxes).T
+    left, top, right, bottom = rectangles(truth, boxes).T
     places = np.concatenate([boxes[:, :3], np.ones((len(boxes), 1))], 1)
-    centre = np.einsum("nj,ij->ni", places, truth.camera.projection)
+    centre = np.einsum("nj,ij->ni", places, truth.projection)
     depth = np.maximum(centre[:, 2], 1e-6)
     u, v = centre[:, 0] / depth, centre[:, 1] / depth
-    width, height = truth.camera.size
+    width, height = truth.image_size
     inside = (centre[:, 2] > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
     return bottom - top, inside & (right > left) & (bottom > top)
+
+
+def rectangles(truth: PictureBoxes, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(N, 7) boxes → (N, 4) left, top, right, bottom of their corners in the picture, cut to it; zeros behind it."""
+    rows = np.asarray(boxes, np.float64).reshape(-1, 7)
+    flat = geometry.corners(rows)
+    up = rows[:, 5:6] / 2
+    levels = [
+        np.concatenate([flat, np.full((len(rows), 4, 1), 0.0) + z[:, None]], 2)
+        for z in (rows[:, 2:3] - up, rows[:, 2:3] + up)
+    ]
+    places = np.concatenate(levels, 1)
+    places = np.concatenate([places, np.ones_like(places[..., :1])], 2)
+    u, v, depth = np.moveaxis(np.einsum("nci,pi->ncp", places, truth.projection), -1, 0)
+    ahead = depth > NEAR_M
+    u, v = (np.where(ahead, value / np.maximum(depth, NEAR_M), np.nan) for value in (u, v))
+    out = np.zeros((len(rows), 4))
+    seen = ahead.any(1)
+    limits = np.array([truth.image_size[0] - 1, truth.image_size[1] - 1] * 2, np.float64)
+    edges = [f(a[seen], axis=1) for f, a in ((np.nanmin, u), (np.nanmin, v), (np.nanmax, u), (np.nanmax, v))]
+    out[seen] = np.clip(np.stack(edges, 1).reshape(-1, 4), 0, limits)
+    return out
