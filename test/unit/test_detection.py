@@ -30,9 +30,9 @@ def maps(boxes=BOXES, classes=CLASSES):
     """Heat-map logits and box values that say exactly what the targets ask for."""
     targets = make_targets(boxes, classes, SHAPE, CELL_M, CONFIG)
     chance = torch.from_numpy(targets.heat).clamp(1e-4, 1 - 1e-4)
-    values = torch.zeros(8, SHAPE[0] * SHAPE[1])
+    values = torch.zeros(10, SHAPE[0] * SHAPE[1])
     values[:, targets.cells] = torch.from_numpy(targets.values).T
-    return targets, torch.logit(chance), values.reshape(8, *SHAPE)
+    return targets, torch.logit(chance), values.reshape(10, *SHAPE)
 
 
 def test_decoding_the_targets_gives_the_boxes_back() -> None:
@@ -43,6 +43,16 @@ def test_decoding_the_targets_gives_the_boxes_back() -> None:
         overlap = geometry.iou_3d(box[None], found.boxes)[0]
         assert overlap.max() > 0.999 and found.classes[overlap.argmax()] == kind
         assert np.cos(found.boxes[overlap.argmax(), 6] - box[6]) > 0.999  # and it looks the same way
+
+
+def test_an_unclear_front_does_not_turn_the_box() -> None:
+    _, heat, values = maps()
+    unclear = values.clone()
+    unclear[6:8] *= 0.01
+    unclear[6:8] -= 0.02  # the sign is lost: some boxes now look backwards, none is turned
+    found = decode(heat, unclear, CONFIG, CELL_M)
+    assert (geometry.bev_iou(BOXES, found.boxes).max(1) > 0.999).all()
+    assert (found.boxes[:, 6] != decode(heat, values, CONFIG, CELL_M).boxes[:, 6]).any()
 
 
 def test_equal_maps_give_equal_boxes_and_values_that_are_not_finite_are_left_out() -> None:
@@ -58,7 +68,7 @@ def test_equal_maps_give_equal_boxes_and_values_that_are_not_finite_are_left_out
 def test_detections_fall_by_score_and_keep_to_their_number() -> None:
     torch.manual_seed(0)
     config = DetectionConfig(max_boxes=7)
-    found = decode(torch.randn(3, *SHAPE), torch.zeros(8, *SHAPE), config, CELL_M)
+    found = decode(torch.randn(3, *SHAPE), torch.zeros(10, *SHAPE), config, CELL_M)
     assert len(found.scores) == 7 and (np.diff(found.scores) <= 0).all() and found.scores.min() >= config.min_score
 
 
@@ -85,14 +95,14 @@ def test_ignored_objects_are_neither_wanted_nor_forbidden() -> None:
     heat = torch.full((1, 3, *SHAPE), -4.0)
     shown = heat.clone()
     shown[0, 0, row, column] = 6.0
-    values = torch.zeros(1, 8, *SHAPE)
+    values = torch.zeros(1, 10, *SHAPE)
     quiet, loud = (float(detection_loss(h, values, [targets], CONFIG)["heat_loss"]) for h in (heat, shown))
     assert quiet == pytest.approx(loud)
 
 
 def test_a_sweep_without_objects_has_a_finite_loss() -> None:
     none = make_targets(np.zeros((0, 7), np.float32), np.zeros(0, np.int64), SHAPE, CELL_M, CONFIG)
-    loss = detection_loss(torch.zeros(1, 3, *SHAPE), torch.zeros(1, 8, *SHAPE), [none], CONFIG)
+    loss = detection_loss(torch.zeros(1, 3, *SHAPE), torch.zeros(1, 10, *SHAPE), [none], CONFIG)
     assert torch.isfinite(loss["loss"]) and loss["box_loss"] == 0
 
 
@@ -106,7 +116,7 @@ def test_head_lies_over_the_bev_map_of_the_encoder_and_is_small() -> None:
     head = DetectionHead(CONFIG, encoder.bev_channels, encoder.cell_m).eval()
     heat, values = head(torch.zeros(1, encoder.bev_channels, *encoder.bev_shape))
     rows, columns = encoder.bev_shape
-    assert heat.shape == (1, 3, 2 * rows, 2 * columns) and values.shape == (1, 8, 2 * rows, 2 * columns)
+    assert heat.shape == (1, 3, 2 * rows, 2 * columns) and values.shape == (1, 10, 2 * rows, 2 * columns)
     assert head.cell_m == pytest.approx(0.4)
     assert sum(p.numel() for p in head.parameters()) < 250_000
     assert torch.sigmoid(heat).max() < 0.1  # before training nothing is said

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_ros.bundle import load_bundle, select
+from wm_ros.evaluation.detection import DetectionScorer
 from wm_ros.evaluation.lidar_pictures import bev_picture, forecast_picture
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.lidar import baselines, grid, scoring
@@ -75,9 +76,11 @@ class LidarScorer(Scorer):
         self._rows: list[dict[str, Any]] = []
         self._pictures: dict[str, NDArray[np.uint8]] = {}
         self._drawn = -1.0
+        self._detection = DetectionScorer(self.config)
 
     def observe(self, sample: Sample) -> None:
         """Odometry says where sweeps were taken; a sweep is history for some forecasts and truth for others."""
+        self._detection.observe(sample)
         if isinstance(sample, EgoPose) and is_pose(sample.matrix):
             if not self._track.add(sample):
                 self._forget()
@@ -95,6 +98,7 @@ class LidarScorer(Scorer):
         """Keep what every method says now."""
         if not isinstance(prediction, LidarPrediction) or not self._recent:
             return
+        self._detection.predict(prediction)
         now = self._recent[-1]
         if "embedding" not in self._pictures and prediction.embedding.size:
             picture = bev_picture(prediction.embedding, now.scan, self.config.occupancy)
@@ -136,7 +140,8 @@ class LidarScorer(Scorer):
                 if sums:
                     statistics = {method: np.stack(rows) for method, rows in sums.items()}
                     metrics.append(Metric(f"{figure}@{horizon:.1f}s", unit, better, statistics, pooled))
-        return Scores(metrics, self._rows, self._pictures)
+        metrics += self._detection.metrics()
+        return Scores(metrics, self._rows, self._pictures | self._detection.pictures())
 
     # ------------------------------------------------------------------------- parts
 

@@ -23,13 +23,22 @@ Array = NDArray[np.float64]
 
 
 def summarise(episodes: list[list[Metric]]) -> dict[str, dict[str, Any]]:
-    """Merge the metrics of episodes by name and give each its entry of `metrics.json`."""
+    """Merge the metrics of episodes by name and give each its entry of `metrics.json`.
+
+    A figure that is not defined (no such object in any episode, say) has none.
+    """
     by_name: dict[str, list[Metric]] = {}
     for metrics in episodes:
         for metric in metrics:
             if len(metric.statistics["model"]):
                 by_name.setdefault(metric.name, []).append(metric)
-    return {name: _entry(parts) for name, parts in sorted(by_name.items())}
+    return {name: _entry(parts) for name, parts in sorted(by_name.items()) if _defined(parts)}
+
+
+def _defined(parts: list[Metric]) -> bool:
+    rows = [_rows(part.statistics["model"]) for part in parts]
+    total, count = np.sum([r.sum(0) for r in rows], 0), np.array([sum(map(len, rows))], np.float64)
+    return bool(np.isfinite(_figure(parts[0].pooled)(total, count)))
 
 
 def _entry(parts: list[Metric]) -> dict[str, Any]:

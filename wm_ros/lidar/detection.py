@@ -3,7 +3,9 @@ map per class, and size, height and heading are read off at the peak.
 
 Differences to the paper: one stage; one regression for all classes; a small U-Net instead of the paper's 2D backbone;
 the bell around a centre has half the object's width as its radius; the box is also learned at the eight cells around a
-centre, so that a peak one cell off still gives the right box.
+centre, so that a peak one cell off still gives the right box. Which end of a car is its front is often not to be seen,
+and the best guess at a sine and cosine that may have either sign is no direction at all; so the axis is learned too, as
+sine and cosine of twice the yaw, and the plain ones only choose between its two ends.
 
 Vans count as cars (KITTI ignores both a missed and a found van). Trucks and whatever else has a box are ignored: no
 centre, and no cost for a peak on them. The same holds for objects with too few points to be seen.
@@ -22,8 +24,11 @@ from torch import Tensor, nn
 from wm_ros.lidar import boxes as geometry
 from wm_ros.lidar.config import DetectionConfig
 
-BOX_VALUES = 8  # offset x, y (cells from the cell's centre), z (m), log of length, width, height (m), sin, cos of yaw
+BOX_VALUES = 10
+"""Offset x, y (cells from the cell's centre), z (m), log of length, width, height (m), sin and cos of the yaw, and of
+twice the yaw."""
 SAME_AS = {"van": "car", "person_sitting": "pedestrian"}
+BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 1.0, 1.0)  # the front of many objects cannot be known
 START_SCORE = 0.02  # of every cell before training, so that the many empty cells do not drown the first steps
 IGNORED = -1
 MAX_LOG_SIZE = 3.5  # about 33 m: a wild value stays a number
@@ -39,7 +44,7 @@ class Found:
 
 
 class DetectionHead(nn.Module):
-    """BEV map (B, C, rows, columns) → heat-map logits (B, K, 2 rows, 2 columns) and box values (B, 8, 2 rows, …).
+    """BEV map (B, C, rows, columns) → heat-map logits (B, K, 2 rows, 2 columns) and box values (B, 10, 2 rows, …).
 
     Args:
         bev_channels: of the map. bev_cell_m: edge of its cells; the outputs' cells are half of it.
@@ -93,7 +98,7 @@ def decode(heat: Tensor, values: Tensor, config: DetectionConfig, cell_m: float)
     """Peaks of the heat maps as boxes, without doubles.
 
     Args:
-        heat: (K, H, W) logits. values: (8, H, W). cell_m: edge of their cells; the sensor is in the middle of the map.
+        heat: (K, H, W) logits. values: (10, H, W). cell_m: edge of their cells; the sensor is in the middle of the map.
     """
     floor = float(np.log(config.min_score / (1 - config.min_score)))
     classes, rows, columns = _peaks(heat.float().cpu().numpy(), floor)
@@ -106,7 +111,9 @@ def decode(heat: Tensor, values: Tensor, config: DetectionConfig, cell_m: float)
     logits, said, place, kinds = logits[best], said[best], place[best], kinds[best]
     centre = (place + 0.5 + said[:, :2] - shape / 2) * cell_m
     size = np.exp(np.clip(said[:, 3:6], -MAX_LOG_SIZE, MAX_LOG_SIZE))
-    yaw = np.arctan2(said[:, 6], said[:, 7])
+    axis = np.arctan2(said[:, 8], said[:, 9]) / 2
+    forward = np.cos(axis) * said[:, 7] + np.sin(axis) * said[:, 6] >= 0
+    yaw = np.where(forward, axis, np.where(axis > 0, axis - np.pi, axis + np.pi))
     found = np.concatenate([centre, said[:, 2:3], size, yaw[:, None]], 1).astype(np.float32)
     scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
     stay = [np.flatnonzero(kinds == k) for k in range(len(config.classes))]
@@ -133,7 +140,7 @@ class Targets:
 
     Attributes:
         heat: (K, H, W) float32, 1 at centres, a bell around them. weight: (H, W) float32, 0 over ignored objects.
-        cells: (M,) int64 flat cells at which a box is learned. values: (M, 8) float32 of these boxes.
+        cells: (M,) int64 flat cells at which a box is learned. values: (M, 10) float32 of these boxes.
         centres: how many objects there are.
     """
 
@@ -179,7 +186,7 @@ def make_targets(
         bell = np.exp(-((y[part] - row) ** 2 + (x[part] - column) ** 2) / (2 * sigma**2)).astype(np.float32)
         map_ = heat[classes[i]]
         map_[part] = np.maximum(map_[part], bell)
-        rest = [box[2], *np.log(box[3:6].clip(1e-2)), np.sin(box[6]), np.cos(box[6])]
+        rest = [box[2], *np.log(box[3:6].clip(1e-2)), *_waves(box[6]), *_waves(2 * box[6])]
         for r, c in np.ndindex(3, 3):
             r, c = row + r - 1, column + c - 1
             if 0 <= r < height and 0 <= c < width:
@@ -188,6 +195,10 @@ def make_targets(
     weight[(heat > 0).any(0)] = 1.0
     values = np.stack(list(cells.values())) if cells else np.zeros((0, BOX_VALUES), np.float32)
     return Targets(heat, weight, np.array(list(cells), np.int64), values, centres)
+
+
+def _waves(angle: float) -> tuple[float, float]:
+    return float(np.sin(angle)), float(np.cos(angle))
 
 
 def _footprint(
@@ -206,7 +217,7 @@ def detection_loss(heat: Tensor, values: Tensor, targets: list[Targets], config:
     """Penalty-reduced focal loss of the heat maps per object, plus L1 of the boxes at their cells.
 
     Args:
-        heat: (B, K, H, W) logits. values: (B, 8, H, W). targets: B of them.
+        heat: (B, K, H, W) logits. values: (B, 10, H, W). targets: B of them.
 
     Returns:
         `loss`, and its parts `heat_loss` and `box_loss`.
@@ -223,5 +234,5 @@ def detection_loss(heat: Tensor, values: Tensor, targets: list[Targets], config:
     flat = values.float().flatten(2)
     said = torch.cat([flat[b][:, torch.from_numpy(t.cells).to(device)].T for b, t in enumerate(targets)])
     true = torch.from_numpy(np.concatenate([t.values for t in targets])).to(device)
-    box_loss = (said - true).abs().sum() / max(len(true), 1)
+    box_loss = ((said - true).abs() * torch.tensor(BOX_WEIGHTS, device=device)).sum() / max(len(true), 1)
     return {"loss": heat_loss + config.box_weight * box_loss, "heat_loss": heat_loss, "box_loss": box_loss}

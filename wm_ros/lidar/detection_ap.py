@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 POINTS = 40
-GRID = np.linspace(0.0, 1.0, 201)  # thresholds of `grid_row`
+GRID = np.linspace(0.0, 1.0, 101)  # thresholds of `grid_row`
 Double = NDArray[np.float64]
 
 
