@@ -28,6 +28,7 @@ BOX_VALUES = 10
 """Offset x, y (cells from the cell's centre), z (m), log of length, width, height (m), sin and cos of the yaw, and of
 twice the yaw."""
 SAME_AS = {"van": "car", "person_sitting": "pedestrian"}
+START_BOX = (0.0, 0.0, -0.9, 1.0, 0.2, 0.5, 0.0, 0.0, 0.0, 0.0)  # before training: between a car and a pedestrian
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 1.0, 1.0)  # the front of many objects cannot be known
 START_SCORE = 0.02  # of every cell before training, so that the many empty cells do not drown the first steps
 IGNORED = -1
@@ -63,6 +64,7 @@ class DetectionHead(nn.Module):
         self.box = nn.Conv2d(fine, 4 * BOX_VALUES, 1)
         assert self.heat.bias is not None
         nn.init.constant_(self.heat.bias, float(np.log(START_SCORE / (1 - START_SCORE))))
+        self.box.bias = nn.Parameter(torch.tensor(START_BOX).repeat_interleave(4))
 
     def forward(self, bev: Tensor) -> tuple[Tensor, Tensor]:
         fine = self.stem(bev)
