@@ -26,6 +26,7 @@ from wm_ros.lidar.sparse import Sparse
 from wm_ros.training import lidar_fit
 from wm_ros.training.lidar_cache import Sweeps, open_sweeps
 from wm_ros.training.lidar_card import lidar_card
+from wm_ros.training.lidar_detection import DetectionStage
 from wm_ros.training.lidar_windows import SweepWindows
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 
@@ -35,7 +36,8 @@ class LidarTrainConfig(TrainConfig):
 
     Attributes:
         pretrain_share: of the steps, with the JEPA loss. ratio, alpha, beta: of that loss.
-        finetune: whether the forecast's gradient reaches the encoder.
+        finetune: whether the gradient of forecast and detection reaches the encoder.
+        detection_share: of the steps after pre-training, for the head that `model.detection` describes.
         validation: share of episodes held out. fit_examples: for logistic regression, thresholds and calibrations.
     """
 
@@ -45,6 +47,7 @@ class LidarTrainConfig(TrainConfig):
     alpha: float = 1.0
     beta: float = 1.0
     finetune: bool = False
+    detection_share: float = Field(0.0, ge=0, lt=1)
     validation: float = Field(0.1, gt=0, lt=1)
     validation_examples: int = Field(24, ge=1)
     fit_examples: int = Field(60, ge=2)
@@ -69,6 +72,10 @@ class LidarTask(Task):
         stride = max(1, len(every) // config.validation_examples)
         self.validation_set = SweepWindows(opened, [s[1] for s in splits], model, augment=False, stride=stride)
         self.fit_set = SweepWindows(opened, [s[0] for s in splits], model, augment=False)
+        self.detection: DetectionStage | None = None
+        if model.detection is not None and config.detection_share:
+            sides = [s[0] for s in splits], [s[1] for s in splits]
+            self.detection = DetectionStage(opened, *sides, model, config.detection_share, config.validation_examples)
         torch.manual_seed(seed)
         lidar = LidarModel(model)
         examples = lidar_fit.examples(self.fit_set, config.fit_examples, seed)
@@ -82,8 +89,12 @@ class LidarTask(Task):
     def start_from(self, bundle: Path) -> None:
         """Weights of encoder and head; the baselines are fitted anew, the head keeps the regression it corrects."""
         found, tensors = load_bundle(bundle, self.name, LidarConfig)
-        if found.model != self.config.model:
+        wanted = self.config.model
+        if found.model.model_copy(update={"detection": None}) != wanted.model_copy(update={"detection": None}):
             raise UserError(f"--start-from '{bundle}': its model differs from the `model` of the training config")
+        if found.model.detection != wanted.detection:  # that head is then trained from its start
+            own = {f"model.{n}": v for n, v in self._model.state_dict().items() if n.startswith("detector.")}
+            tensors = {n: v for n, v in tensors.items() if not n.startswith("model.detector.")} | own
         load_weights(self._model, tensors, "model", bundle)
         self._jepa.target.load_state_dict(self._model.encoder.state_dict())
 
@@ -96,6 +107,8 @@ class LidarTask(Task):
         if step < self.pretrain_steps:
             sparse = _to(self.train_set.sweeps(batch), self._device)
             return self._jepa(self._model.encoder, sparse)
+        if self.detection is not None and self.detection.due(step - self.pretrain_steps):
+            return self.detection.loss(self._model, batch, self.config.finetune)
         example = self.train_set.forecast(batch)
         logits = self._forecast(example, self.config.finetune)
         loss = forecast_loss(logits, self._tensor(example["truth"]), self._tensor(example["scored"]))
@@ -125,13 +138,16 @@ class LidarTask(Task):
                 ("embedding_rank", effective_rank(seen)),
             ):
                 sums.setdefault(name, []).append(float(value))
-        return {name: float(np.mean(values)) for name, values in sums.items()}
+        figures = {name: float(np.mean(values)) for name, values in sums.items()}
+        return figures | (self.detection.validate(self._model) if self.detection is not None else {})
 
     def export(self, out: Path, run: RunInfo) -> None:
         """Fit calibrations and thresholds on training episodes and write the bundle."""
         self.modules.eval()
         fitted = lidar_fit.calibrate(self._model, self.logistic, self.fit_set, self.config.fit_examples, run.seed + 1)
         report = lidar_fit.report(self._model, self.validation_set, fitted)
+        if self.detection is not None:
+            report |= self.detection.report(self._model)
         public = dict(zip(self.sources, run.sources, strict=True))
         command = run.command
         for source, said in public.items():

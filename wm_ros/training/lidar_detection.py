@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wm_ros.errors import UserError
 from wm_ros.lidar import boxes as geometry
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.detection import IGNORED, DetectionHead, Targets, class_of, detection_loss, make_targets
@@ -121,3 +122,59 @@ def report(model: LidarModel, data: LabelledSweeps, indices: list[int]) -> dict[
         for key, found in evaluate(model, data, indices).items()
     }
     return {name: round(value, 2) for name, value in figures.items() if np.isfinite(value)}
+
+
+class DetectionStage:
+    """Detection steps, spread evenly among the forecast's so that both see the whole course of the learning rate.
+
+    Args:
+        train, held_out: episodes by number within each source. share: of the steps. examples: for validation.
+
+    Raises:
+        UserError: no source says which boxes there are.
+    """
+
+    def __init__(
+        self,
+        sources: list[Sweeps],
+        train: list[set[int]],
+        held_out: list[set[int]],
+        config: LidarConfig,
+        share: float,
+        examples: int,
+    ) -> None:
+        self.share = share
+        self.train = LabelledSweeps(sources, train, config, augment=True)
+        self.held_out = LabelledSweeps(sources, held_out, config, augment=False)
+        if not len(self.train) or not len(self.held_out):
+            raise UserError(
+                f"detection_share is {share:g}, but no source says which boxes there are in both its training and its "
+                "validation episodes; add sim:drive or labelled frames, or set it to 0"
+            )
+        count = min(examples, len(self.held_out))
+        self.examples = np.unique(np.linspace(0, len(self.held_out) - 1, count).round().astype(int)).tolist()
+
+    def due(self, step: int) -> bool:
+        """Whether step number `step` (from 0) of this part of the training is one of them."""
+        return int((step + 1) * self.share) > int(step * self.share)
+
+    def loss(self, model: LidarModel, batch: dict[str, Tensor], finetune: bool) -> dict[str, Tensor]:
+        """The head's loss; the seeds of `batch` say which labelled sweeps are drawn."""
+        drawn = {"row": batch["seed"] % len(self.train), "seed": batch["seed"]}
+        loss = step_loss(model, self.train, drawn, finetune)
+        return {"loss": loss["loss"], "detection_heat": loss["heat_loss"], "detection_box": loss["box_loss"]}
+
+    @torch.no_grad()
+    def validate(self, model: LidarModel) -> dict[str, float]:
+        """Mean losses over held-out sweeps."""
+        rows = [
+            step_loss(model, self.held_out, {"row": torch.tensor([i]), "seed": torch.tensor([-1])}, False)
+            for i in self.examples
+        ]
+        return {
+            f"detection_{part}": float(np.mean([float(r[f"{part}_loss"]) for r in rows])) for part in ("heat", "box")
+        }
+
+    def report(self, model: LidarModel) -> dict[str, float]:
+        """R40 average precision on all held-out sweeps; see `report`."""
+        return report(model, self.held_out, list(range(len(self.held_out))))
