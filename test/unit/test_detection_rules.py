@@ -10,8 +10,10 @@ import pytest
 from wm_ros.data.kitti_labels import read_labels
 from wm_ros.data.sources import episodes
 from wm_ros.errors import UserError
+from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.detection_ap import Scene, average_precision, counts
 from wm_ros.lidar.detection_rules import rectangles, scenes
+from wm_ros.training.lidar_cache import open_sweeps
 from wm_ros.types import Boxes, EgoPose, PictureBoxes, Sweep
 
 # A camera that looks along x of the LiDAR, 0.3 m ahead of it; 700 px focal length.
@@ -71,6 +73,16 @@ def test_a_label_is_a_box_in_the_lidar_frame(folder: Path) -> None:
     np.testing.assert_allclose(right, 600 + 700 * 2.9 / 17.9, atol=0.01)
     np.testing.assert_allclose([top, bottom], [180 + 700 * 0.2 / 22.1, 180 + 700 * 1.7 / 17.9], atol=0.01)
     assert left == pytest.approx(600 + 700 * 1.1 / 22.1, abs=0.01)
+
+
+def test_of_a_labelled_frame_only_what_its_picture_shows_is_trained_on(folder: Path, tmp_path: Path) -> None:
+    points = np.array([[20, 0, -1, 0], [-20, 0, -1, 0], [10, 30, -1, 0], [21, -2.1, -1, 0]], np.float32)
+    points.tofile(folder / "velodyne" / "000007.bin")
+    sweeps = open_sweeps(str(folder), LidarConfig(), tmp_path / "cache")
+    labels = sweeps.labels(0)
+    assert len(sweeps) == 1 and labels is not None
+    np.testing.assert_allclose(sweeps.cloud(0), points[[0, 3]], atol=1e-3)  # not what is behind or far to the side
+    assert labels.names == ("car",) and labels.points.tolist() == [1]
 
 
 def test_damaged_frames_are_refused_with_the_file_and_the_remedy(folder: Path) -> None:

@@ -27,10 +27,10 @@ from wm_ros.lidar.boxes import points_inside
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.grid import Double, Scan
 from wm_ros.lidar.poses import PoseTrack
-from wm_ros.types import Boxes, EgoPose, Sweep
+from wm_ros.types import Boxes, EgoPose, PictureBoxes, Sweep
 
 STEP_M = 1 / 400
-_LAYOUT = 2
+_LAYOUT = 3
 _ARRAYS = {"points": (np.int16, (4,)), "band": (np.int16, (3,))}
 
 
@@ -122,6 +122,14 @@ def placed_sweeps(episode: Episode, config: LidarConfig) -> Iterator[tuple[Sweep
                 yield sample, pose if track.body == sample.frame_id else pose @ mounting, of_now
 
 
+def _in_picture(points: NDArray[np.float32], boxes: PictureBoxes) -> NDArray[np.bool_]:
+    """(N,) which points the labelled picture shows; objects beyond it have no box and would be learned as nothing."""
+    u, v, depth = np.einsum("nj,ij->in", points[:, :3], boxes.projection[:, :3]) + boxes.projection[:, 3:]
+    width, height = boxes.image_size
+    inside: NDArray[np.bool_] = (depth > 0) & (u >= 0) & (u < width * depth) & (v >= 0) & (v < height * depth)
+    return inside
+
+
 def _write(folder: Path, listed: list[Episode], config: LidarConfig, source: str) -> None:
     rows: dict[str, list[Any]] = {name: [] for name in ("reach", "poses", "stamps", "episode")}
     starts = {name: [0] for name in (*_ARRAYS, "boxes")}
@@ -131,6 +139,8 @@ def _write(folder: Path, listed: list[Episode], config: LidarConfig, source: str
         for number, episode in enumerate(listed):
             for sweep, pose, boxes in placed_sweeps(episode, config):
                 points = sweep.points[np.isfinite(sweep.points).all(1)]
+                if isinstance(boxes, PictureBoxes):
+                    points = points[_in_picture(points, boxes)]
                 near = points[((points[:, :3] >= low) & (points[:, :3] < high)).all(1)]
                 scan = Scan.of(points, config)
                 scale = np.array([1 / STEP_M] * 3 + [1e4])
