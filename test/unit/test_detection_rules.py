@@ -12,7 +12,7 @@ from wm_ros.data.sources import episodes
 from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.detection_ap import Scene, average_precision, counts
-from wm_ros.lidar.detection_rules import rectangles, scenes
+from wm_ros.lidar.detection_rules import detection_table, rectangles, scenes
 from wm_ros.training.lidar_cache import open_sweeps
 from wm_ros.types import Boxes, EgoPose, PictureBoxes, Sweep
 
@@ -155,3 +155,10 @@ def test_a_box_at_the_wrong_height_counts_seen_from_above_only() -> None:
     lifted = truth.boxes + np.array([0, 0, 0.6, 0, 0, 0, 0], np.float32)
     assert average_precision([figure(truth, lifted, ("car",), "detection_ap_bev_car_easy")], 0.7) == 100
     assert average_precision([figure(truth, lifted, ("car",), "detection_ap_3d_car_easy")], 0.7) == 0
+
+
+def test_table_of_a_card_has_a_row_for_each_class_that_was_there() -> None:
+    table = detection_table({"detection_ap_bev_car_easy": 81.25, "detection_ap_3d_car_hard": 3.0, "other": 1.0})
+    (row,) = [line for line in table.splitlines() if line.startswith("| car")]
+    assert row == "| car | 81.2 | – | – | – | – | 3.0 |" and "pedestrian" not in table
+    assert detection_table({"other": 1.0}) == ""

@@ -104,6 +104,21 @@ def scenes(
                 yield Key(name, view, level.name), Scene(overlap, scores[own].astype(np.float64), far, beyond | alien)
 
 
+def detection_table(figures: dict[str, float]) -> str:
+    """Markdown of figures by `Key.title`; "" where there are none."""
+    columns = [(view, level.name) for view in VIEWS for level in LEVELS]
+    rows = []
+    for name in MIN_OVERLAP:
+        values = [figures.get(Key(name, *column).title) for column in columns]
+        if any(value is not None for value in values):
+            rows.append(f"| {name} | " + " | ".join("–" if v is None else f"{v:.1f}" for v in values) + " |")
+    if not rows:
+        return ""
+    head = " | ".join(f"{view} {level}" for view, level in columns)
+    title = "Detection, average precision at 40 recall points in per cent, held-out episodes of the training sources:"
+    return "\n".join([title, "", f"| class | {head} |", "|---|" + "---|" * len(columns), *rows, "", ""])
+
+
 def _in_picture(truth: PictureBoxes, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Height in pixels of each detection, and whether its centre is seen."""
     left, top, right, bottom = rectangles(truth, boxes).T

@@ -47,7 +47,7 @@ class LidarTrainConfig(TrainConfig):
     alpha: float = 1.0
     beta: float = 1.0
     finetune: bool = False
-    detection_share: float = Field(0.0, ge=0, lt=1)
+    detection_share: float = Field(0.0, ge=0, le=1)
     validation: float = Field(0.1, gt=0, lt=1)
     validation_examples: int = Field(24, ge=1)
     fit_examples: int = Field(60, ge=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wm_ros.bundle import BundleConfig
 from wm_ros.lidar.config import LidarConfig
+from wm_ros.lidar.detection_rules import detection_table
 from wm_ros.lidar.scoring import METHODS
 
 
@@ -22,13 +23,17 @@ def lidar_card(config: BundleConfig[LidarConfig], pretrain_steps: int, examples:
     extent = " × ".join(f"{b - a:g}" for a, b in zip(low, high, strict=True))
     sources = ", ".join(f"`{source}`" for source in training.data)
     kitti = any("NC" in licence for licence in training.data_licence.split("; "))
+    detections = detection_table(log)
+    annotation = (
+        "No annotation was used." if model.detection is None else "Boxes were used for the detection head only."
+    )
     return f"""# {config.name}
 
 A LiDAR sweep becomes a BEV embedding and, with odometry, the probability that each cell of {model.occupancy.cell_m:g} m
 around the sensor is occupied {", ".join(f"{h:g}" for h in model.occupancy.horizons_s)} s later. Encoder: twelve sparse
 convolutions, channels {model.encoder.channels} and {model.encoder.out_channels} per height, on {extent} m in voxels of
 {voxel} m, pre-trained without labels by AD-L-JEPA (arXiv 2501.04969) for {pretrain_steps} of {training.steps} steps;
-then a small U-Net that corrects a logistic regression, trained on what the sensor saw later. No annotation was used.
+then a small U-Net that corrects a logistic regression, trained on what the sensor saw later. {annotation}
 
 - Training data: {sources} ({examples} sweeps). Licences: {training.data_licence}.
 - Licence of the weights: {"CC BY-NC-SA 3.0 (KITTI was seen); not a default" if kitti else "Apache-2.0"}.
@@ -41,7 +46,7 @@ Average precision over visible cells, held-out episodes of the training sources:
 |---|{"---|" * len(horizons)}
 {rows}
 
-Last validation: cross-entropy {log.get("forecast_bce", float("nan")):.4f}, of the logistic regression alone
+{detections}Last validation: cross-entropy {log.get("forecast_bce", float("nan")):.4f}, of the logistic regression alone
 {log.get("logistic_bce", float("nan")):.4f}; spread of the embedding's channels
 {log.get("embedding_std", float("nan")):.3f}, effective rank {log.get("embedding_rank", float("nan")):.1f}.
 
