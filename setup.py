@@ -1,8 +1,12 @@
 """ament_python packaging: `colcon build` on a ROS 2 machine, `pip install` elsewhere."""
 
+import os
+import shutil
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 NAME = "wm_ros"
 HERE = Path(__file__).parent
@@ -19,11 +23,29 @@ def share(*folders: str) -> list[tuple[str, list[str]]]:
     return sorted(rows.items())
 
 
+def kernels() -> Extension:
+    """Sparse convolution, compiled for the machine that installs it (WM_MARCH names another target)."""
+    if not os.environ.get("CC") and not shutil.which("cc") and not shutil.which("gcc") and find_spec("ziglang"):
+        zig = f"{sys.executable} -m ziglang cc"
+        os.environ |= {"CC": zig, "LDSHARED": f"{zig} -shared"}
+    folder = Path(NAME) / "lidar" / "sparse"
+    march = os.environ.get("WM_MARCH", "native")
+    return Extension(
+        f"{NAME}.lidar.sparse._kernels",
+        sources=[str(folder / name) for name in ("rulebooks.c", "float32.c", "bfloat16.c")],
+        depends=[str(folder / "kernels.h")],
+        extra_compile_args=["-O3", f"-march={march}", "-mprefer-vector-width=512", "-fvisibility=hidden"]
+        if os.uname().machine == "x86_64"
+        else ["-O3", f"-mcpu={march}", "-fvisibility=hidden"],
+    )
+
+
 setup(
     name=NAME,
     version="0.1.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed"], f"{NAME}.lidar.sparse": ["*.c", "*.h"]},
+    ext_modules=[kernels()],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -1,0 +1,226 @@
+"""The compiled part of sparse convolution, by ctypes: rulebooks, float32 and bfloat16 arithmetic.
+
+`setup.py` compiles the C files next to this one for the machine that it runs on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sysconfig
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wm_ros.errors import UserError
+from wm_ros.lidar.sparse.tensor import Rulebook, Triple, grid_after
+
+NAME = "_kernels"
+BFLOAT16 = ("none", "AVX-512 BF16", "AMX")
+_POINTER = ctypes.c_void_p
+
+
+class Convolution(ctypes.Structure):
+    """`Convolution` of kernels.h."""
+
+    _fields_: ClassVar[Any] = [
+        *((name, _POINTER) for name in ("x", "w")),
+        *((name, ctypes.c_int64) for name in ("cin", "cout")),
+        *((name, _POINTER) for name in ("inputs", "outputs", "bounds")),
+        *((name, ctypes.c_int64) for name in ("places", "tiles", "centre", "sites")),
+        *((name, _POINTER) for name in ("scale", "shift", "y")),
+    ]
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The shared library. Raises UserError with the remedy where it was not built, or not for this machine."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
+    path = Path(__file__).with_name(NAME + str(suffix))
+    try:
+        found = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UserError(
+            f"the compiled sparse convolution is missing ({error}): install the package again with a C compiler "
+            "(apt install gcc, or pip install ziglang): pip install --no-deps --no-build-isolation -e ."
+        ) from None
+    found.wm_strided.restype = ctypes.c_int64
+    return found
+
+
+@cache
+def bfloat16_kind() -> int:
+    """Index into `BFLOAT16` of what this CPU offers."""
+    return int(library().wm_bfloat16())
+
+
+def pointer(tensor: Tensor | NDArray[np.generic]) -> ctypes.c_void_p:
+    """Address of a contiguous array."""
+    return _POINTER(tensor.data_ptr() if isinstance(tensor, Tensor) else tensor.ctypes.data)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="sparse")
+
+
+def in_parallel(work: Callable[[int, int], object], count: int) -> None:
+    """work(first, last) over 0 .. count, by as many threads as torch may use; C code leaves the interpreter free."""
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1:
+        work(0, count)
+        return
+    cuts = np.linspace(0, count, min(4 * threads, count) + 1).round().astype(int).tolist()
+    for done in [_pool(threads).submit(work, a, b) for a, b in pairwise(cuts)]:
+        done.result()
+
+
+# ------------------------------------------------------------------------- rulebooks
+
+
+def submanifold(sites: Tensor, shape: Triple) -> Rulebook:
+    """3 × 3 × 3, outputs where the inputs are; `sites` as in `Sparse`."""
+    depth, height, width = (n + 2 for n in shape)  # a margin: neighbours never wrap around an edge
+    b, z, y, x = sites.unbind(1)
+    keys = (((b * depth + z + 1) * height + y + 1) * width + x + 1).contiguous()
+    line = np.arange(-1, 2)
+    shifts = ((line[:, None, None] * height + line[:, None]) * width + line).ravel()[:13].astype(np.int64)
+    inputs, outputs = torch.empty(2, 26 * len(keys) + 1, dtype=torch.int32).unbind(0)
+    starts = torch.empty(28, dtype=torch.int64)
+    library().wm_submanifold(
+        pointer(keys),
+        ctypes.c_int64(len(keys)),
+        pointer(shifts),
+        pointer(inputs),
+        pointer(outputs),
+        pointer(starts),
+    )
+    pairs = int(starts[-1])
+    return Rulebook(inputs[:pairs], outputs[:pairs], starts, 13, len(keys), len(keys))
+
+
+def strided(
+    sites: Tensor, shape: Triple, batch: int, kernel: Triple, stride: Triple, padding: Triple
+) -> tuple[Rulebook, Tensor, Triple]:
+    """Outputs wherever at least one input falls into the kernel; returns also their sites and the grid's shape."""
+    out_shape = grid_after(shape, kernel, stride, padding)
+    geometry = np.array([*kernel, *stride, *padding, *out_shape], np.int32)
+    count, places = len(sites), kernel[0] * kernel[1] * kernel[2]
+    sites = sites.contiguous()
+    inputs, outputs = torch.empty(2, count * places, dtype=torch.int32).unbind(0)
+    starts, found = torch.empty(places + 1, dtype=torch.int64), torch.empty(count * places, 4, dtype=torch.int64)
+    total = library().wm_strided(
+        pointer(sites),
+        ctypes.c_int64(count),
+        ctypes.c_int64(batch),
+        pointer(geometry),
+        pointer(inputs),
+        pointer(outputs),
+        pointer(starts),
+        pointer(found),
+    )
+    if total < 0:
+        raise MemoryError(f"a grid of {batch} × {out_shape} cells does not fit into memory")
+    pairs = int(starts[-1])
+    book = Rulebook(inputs[:pairs].clone(), outputs[:pairs].clone(), starts, -1, count, total)
+    return book, found[:total].clone(), out_shape
+
+
+def _bounds(book: Rulebook, side: str) -> Tensor:
+    """Where the pairs of each tile of the sites of `side` begin within each place: (places, tiles + 1)."""
+    if side not in book.bounds:
+        rows, count = (book.inputs, book.inputs_count) if side == "inputs" else (book.outputs, book.outputs_count)
+        tiles = -(-count // library().wm_tile())
+        found = torch.empty(book.places, tiles + 1, dtype=torch.int64)
+        library().wm_bounds(
+            pointer(rows), pointer(book.starts), ctypes.c_int64(book.places), ctypes.c_int64(tiles), pointer(found)
+        )
+        book.bounds[side] = found
+    return book.bounds[side]
+
+
+# ------------------------------------------------------------------------- arithmetic
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    book: Rulebook,
+    *,
+    backwards: bool = False,
+    bfloat16: bool = False,
+    affine: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """(outputs, C_out) sums over pairs of x[input] @ weight[place].
+
+    Args:
+        x: (inputs, C_in) float32. weight: (places, C_in, C_out).
+        backwards: from the rulebook's outputs to its inputs (inverse convolution, gradient).
+        bfloat16: round inputs and weights to bfloat16; sums stay float32.
+        affine: scale and shift (C_out,), then ReLU: a BatchNorm in evaluation and what follows it.
+    """
+    to, sites = ("inputs", book.inputs_count) if backwards else ("outputs", book.outputs_count)
+    bounds = _bounds(book, to)
+    _, cin, cout = weight.shape
+    kind = bfloat16_kind() if bfloat16 and cin % 2 == 0 and cout % 16 == 0 else 0
+    x, weight = x.contiguous(), weight.contiguous()
+    if kind:  # pairs of input channels side by side, as the instructions take them
+        x = x.to(torch.bfloat16)
+        weight = weight.to(torch.bfloat16).unflatten(1, (cin // 2, 2)).transpose(2, 3).contiguous()
+    y = torch.empty(sites, cout)
+    pairs = (book.outputs, book.inputs) if backwards else (book.inputs, book.outputs)
+    scale, shift = affine or (None, None)
+    job = Convolution(
+        pointer(x),
+        pointer(weight),
+        cin,
+        cout,
+        pointer(pairs[0]),
+        pointer(pairs[1]),
+        pointer(bounds),
+        book.places,
+        bounds.shape[1] - 1,
+        book.centre,
+        sites,
+        pointer(scale) if scale is not None else None,
+        pointer(shift) if shift is not None else None,
+        pointer(y),
+    )
+    code, last = (library().wm_convolve_bfloat16, [ctypes.c_int32(kind)]) if kind else (library().wm_convolve, [])
+    in_parallel(lambda a, b: code(ctypes.byref(job), ctypes.c_int64(a), ctypes.c_int64(b), *last), bounds.shape[1] - 1)
+    return y
+
+
+def weight_gradient(x: Tensor, gradient: Tensor, book: Rulebook, *, backwards: bool = False) -> Tensor:
+    """(places, C_in, C_out): by place, the sum over pairs of x[input]ᵀ gradient[output]; one thread for each place."""
+    x, gradient = x.contiguous(), gradient.contiguous()
+    cin, cout = x.shape[1], gradient.shape[1]
+    out = torch.empty(book.places, cin, cout)
+    sides = (book.outputs, book.inputs) if backwards else (book.inputs, book.outputs)
+    starts = book.starts.tolist()
+
+    def work(first: int, last: int) -> None:
+        for place in range(first, last):
+            own = place == book.centre
+            begin, end = (0, len(x)) if own else (starts[place], starts[place + 1])
+            library().wm_weight_gradient(
+                pointer(x),
+                ctypes.c_int64(cin),
+                pointer(gradient),
+                ctypes.c_int64(cout),
+                None if own else pointer(sides[0]),
+                None if own else pointer(sides[1]),
+                ctypes.c_int64(begin),
+                ctypes.c_int64(end),
+                pointer(out[place]),
+            )
+
+    in_parallel(work, book.places)
+    return out
