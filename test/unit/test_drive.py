@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from wm_ros.data.simulator import drive_samples
-from wm_ros.data.simulator.drive import STEP_M, Sensor
+from wm_ros.data.simulator.drive_sensor import STEP_M, Sensor
+from wm_ros.data.simulator.drive_shapes import MATERIALS
 from wm_ros.errors import UserError
 from wm_ros.types import Boxes, EgoPose, Sweep
 
@@ -148,14 +149,19 @@ def test_standing_things_stay_where_they_are_when_ego_motion_is_taken_out():
     assert shared > 1.5 * unmoved
 
 
+def measured(sensor, range_m, cosine, reflectivity, rng):
+    """The sweep of a world that is the same in all directions."""
+    values = (np.full(len(sensor.rays), v, np.float32) for v in (range_m, cosine, reflectivity))
+    return sensor.measure(*values, rng, np.full(len(sensor.rays), MATERIALS.index("concrete")))
+
+
 def test_a_sensor_loses_rays_at_random_on_dark_and_on_far_surfaces():
     rng = np.random.default_rng(0)
     sensor = Sensor(16, 360, rng)
     count = len(sensor.rays)
 
     def share(range_m, cosine=1.0, reflectivity=0.4):
-        told = sensor.measure(*(np.full(count, v) for v in (range_m, cosine, reflectivity)), rng)
-        return len(told) / count
+        return len(measured(sensor, range_m, cosine, reflectivity, rng)) / count
 
     assert share(1.0) == 0 == share(np.inf) == share(130.0)
     assert 0.9 < share(10.0) < 1
@@ -165,8 +171,8 @@ def test_a_sensor_loses_rays_at_random_on_dark_and_on_far_surfaces():
 def test_ranges_are_noisy_by_a_few_centimetres_and_whole_steps():
     rng = np.random.default_rng(0)
     sensor = Sensor(16, 360, rng)
-    points = sensor.measure(*(np.full(len(sensor.rays), v) for v in (20.0, 1.0, 0.5)), rng)[:, :3]
-    assert 0.005 < (np.linalg.norm(points, axis=1) - 20).std() < 0.04
+    points = measured(sensor, 20.0, 1.0, 0.5, rng)[:, :3]
+    assert 0.005 < (np.linalg.norm(points - [0, 0, sensor.start_z.mean()], axis=1) - 20).std() < 0.04
     assert np.array_equal(points, np.round(points / STEP_M) * STEP_M)
 
 

@@ -8,7 +8,14 @@ from wm_ros.types import Sample
 
 # Options that a source string or the command line may set, and how their text is read.
 OPTIONS: dict[str, dict[str, Callable[[float], float | int]]] = {
-    "drive": {"seconds": float, "beams": int, "azimuths": int, "rate_hz": float, "speed_mps": float},
+    "drive": {
+        "seconds": float,
+        "beams": int,
+        "azimuths": int,
+        "rate_hz": float,
+        "speed_mps": float,
+        "odometry_noise": float,
+    },
     "tabletop": {"seconds": float, "width": int, "height": int, "rate_hz": float, "objects": int},
 }
 
@@ -20,11 +27,12 @@ def drive_samples(
     azimuths: int = 1800,
     rate_hz: float = 10.0,
     speed_mps: float = -1.0,
+    odometry_noise: float = 0.0,
 ) -> Iterator[Sample]:
     """A drive; see `wm_ros.data.simulator.drive.drive_samples`."""
     from wm_ros.data.simulator.drive import drive_samples as samples
 
-    return samples(seed, seconds, beams, azimuths, rate_hz, speed_mps)
+    return samples(seed, seconds, beams, azimuths, rate_hz, speed_mps, odometry_noise)
 
 
 def tabletop_samples(
