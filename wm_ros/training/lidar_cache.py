@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_ros.data import simulator
 from wm_ros.data.sources import Episode, episodes
 from wm_ros.errors import UserError
 from wm_ros.lidar.boxes import points_inside
@@ -97,7 +98,10 @@ def open_sweeps(source: str, config: LidarConfig, cache: Path) -> Sweeps:
 
 
 def _code_of(source: str) -> str:
-    """Size and time of a recording: the cache of a file that was replaced is not used."""
+    """Size and time of a recording, or the simulator's text: the cache of what was replaced is not used."""
+    if source.startswith("sim:"):
+        files = sorted(Path(simulator.__file__).parent.glob("*.py"))
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     path = Path(source.partition("?")[0])
     return (
         str([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(path.iterdir())]) if path.is_dir() else ""
