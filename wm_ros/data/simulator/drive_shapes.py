@@ -58,7 +58,9 @@ class Mesh:
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
-    """One mesh of all; at least one."""
+    """One mesh of all; an empty one of none."""
+    if not meshes:
+        return Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros(0, np.int64))
     offsets = np.cumsum([0, *(len(m.vertices) for m in meshes[:-1])])
     return Mesh(
         np.concatenate([m.vertices for m in meshes]),
@@ -106,7 +108,7 @@ class Builder:
         self._meshes.append(mesh)
 
     def build(self, rng: np.random.Generator) -> Mesh:
-        """One mesh of everything, in float64. At least one thing must be in it."""
+        """One mesh of everything, in float64."""
         meshes = list(self._meshes)
         if self._boxes:
             rows = np.array(self._boxes)
