@@ -136,3 +136,14 @@ def test_a_few_steps_teach_it_one_scene() -> None:
     overlap = geometry.bev_iou(BOXES, found.boxes)
     assert (overlap.max(1) > 0.7).all()
     assert (found.classes[overlap.argmax(1)] == CLASSES).all() and len(found.boxes) <= 6
+
+
+def test_the_fused_copy_says_the_same() -> None:
+    torch.manual_seed(1)
+    head = DetectionHead(CONFIG, 8, 2 * CELL_M)
+    for _ in range(3):
+        head(torch.randn(2, 8, 32, 40))  # statistics that are not those of the start
+    bev = torch.randn(1, 8, 32, 40)
+    for ours, theirs in zip(head.eval()(bev), head.fused()(bev), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in head.modules())  # the head itself is as it was

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
 from wm_ros.lidar import Lidar
@@ -14,6 +15,7 @@ from wm_ros.lidar.boxes import points_inside, transformed
 from wm_ros.lidar.config import DetectionConfig, EncoderConfig, LidarConfig, OccupancyConfig, VoxelConfig
 from wm_ros.lidar.detection import IGNORED
 from wm_ros.lidar.model import LidarModel
+from wm_ros.training.lidar import LidarTrainConfig
 from wm_ros.training.lidar_cache import Sweeps, open_sweeps
 from wm_ros.training.lidar_detection import LabelledSweeps, grid_of, report, step_loss
 from wm_ros.training.lidar_windows import Augmentation
@@ -26,6 +28,7 @@ CONFIG = LidarConfig(
     detection=DetectionConfig(channels=(8, 8)),
     token_grid=4,
 )
+CONFIGS = Path(__file__).parents[2] / "config" / "train"
 SOURCE = "sim:drive?seeds=2-4&seconds=0.4&beams=32&azimuths=600&rate_hz=5"
 
 
@@ -132,3 +135,12 @@ def test_a_bundle_without_the_head_has_no_detections() -> None:
     assert model.detector is None and not any(name.startswith("detector") for name in model.state_dict())
     said = Lidar(config, model).step(sweep())
     assert said is not None and said.detections is None
+
+
+def test_the_head_alone_is_trained_on_the_model_that_ships() -> None:
+    whole, alone = (
+        LidarTrainConfig.model_validate(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
+        for name in ("lidar", "lidar_detection")
+    )
+    assert alone.model == whole.model and alone.model.detection is not None  # or --start-from would refuse it
+    assert alone.pretrain_share == 0 and alone.detection_share == 1

@@ -53,6 +53,7 @@ class Lidar(Capability):
         super().__init__()
         self.config, self.device = config, torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
+        self._detector = None if self.model.detector is None else self.model.detector.fused()
         self.mounting = np.eye(4)
         self.mounting[2, 3] = config.sensor_height_m
         self._track = PoseTrack(config.extrapolate_s)
@@ -146,7 +147,7 @@ class Lidar(Capability):
 
     def _detect(self, sweep: Sweep, bev: Tensor) -> Detections | None:
         """Road users, or None where the bundle has no head for them."""
-        detector = self.model.detector
+        detector = self._detector
         if detector is None:
             return None
         begin = time.perf_counter()

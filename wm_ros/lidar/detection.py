@@ -13,6 +13,7 @@ centre, and no cost for a peak on them. The same holds for objects with too few 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wm_ros.lidar import boxes as geometry
 from wm_ros.lidar.config import DetectionConfig
@@ -71,6 +73,15 @@ class DetectionHead(nn.Module):
         coarse = F.interpolate(self.up(self.down(fine)), fine.shape[2:], mode="nearest")
         shared = self.shared(fine + coarse)
         return F.pixel_shuffle(self.heat(shared), 2), F.pixel_shuffle(self.box(shared), 2)
+
+    def fused(self) -> DetectionHead:
+        """A copy for inference whose normalisation is part of its convolutions: the same, in less time."""
+        copy = deepcopy(self).eval()
+        for layer in (copy.stem, *copy.down, copy.shared):
+            convolution, normalisation, _ = layer
+            layer[0] = fuse_conv_bn_eval(convolution, normalisation)
+            layer[1], layer[2] = nn.Identity(), nn.ReLU(inplace=True)
+        return copy
 
     @torch.inference_mode()
     def detect(self, bev: Tensor) -> Found:
