@@ -16,7 +16,7 @@ help:            ## this list
 
 setup: $(READY)  ## make .venv with everything pinned (about two minutes; nothing to do the second time)
 
-$(READY): requirements.lock requirements-ros.lock setup.py setup.cfg
+$(READY): requirements.lock requirements-ros.lock setup.py setup.cfg $(wildcard wm_ros/lidar/sparse/*.[ch])
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or say make PYTHON=…"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 		|| { echo "the ROS wheels are for Python 3.11: say make PYTHON=/path/to/python3.11"; exit 2; }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sysconfig
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from wm_ros.errors import UserError
 from wm_ros.lidar.sparse.tensor import Rulebook, Triple, grid_after
 
 NAME = "_kernels"
+MAX_KERNEL = 32
 BFLOAT16 = ("none", "AVX-512 BF16", "AMX")
 _POINTER = ctypes.c_void_p
 
@@ -51,7 +53,7 @@ def library() -> ctypes.CDLL:
             f"the compiled sparse convolution is missing ({error}): install the package again with a C compiler "
             "(apt install gcc, or pip install ziglang): pip install --no-deps --no-build-isolation -e ."
         ) from None
-    found.wm_strided.restype = ctypes.c_int64
+    found.wm_strided_count.restype = ctypes.c_int64
     return found
 
 
@@ -71,15 +73,27 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="sparse")
 
 
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
 def in_parallel(work: Callable[[int, int], object], count: int) -> None:
     """work(first, last) over 0 .. count, by as many threads as torch may use; C code leaves the interpreter free."""
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
         work(0, count)
         return
-    cuts = np.linspace(0, count, min(4 * threads, count) + 1).round().astype(int).tolist()
-    for done in [_pool(threads).submit(work, a, b) for a, b in pairwise(cuts)]:
-        done.result()
+    cuts = np.linspace(0, count, min(8 * threads, count) + 1).round().astype(int).tolist()
+    pieces = iter(list(pairwise(cuts)))  # whoever is free takes the next one
+
+    def take() -> None:
+        for first, last in pieces:
+            work(first, last)
+
+    helpers = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    take()
+    for helper in helpers:
+        if not helper.cancel():  # it did not even begin: nothing was left
+            helper.result()
 
 
 # ------------------------------------------------------------------------- rulebooks
@@ -87,50 +101,36 @@ def in_parallel(work: Callable[[int, int], object], count: int) -> None:
 
 def submanifold(sites: Tensor, shape: Triple) -> Rulebook:
     """3 × 3 × 3, outputs where the inputs are; `sites` as in `Sparse`."""
-    depth, height, width = (n + 2 for n in shape)  # a margin: neighbours never wrap around an edge
-    b, z, y, x = sites.unbind(1)
-    keys = (((b * depth + z + 1) * height + y + 1) * width + x + 1).contiguous()
-    line = np.arange(-1, 2)
-    shifts = ((line[:, None, None] * height + line[:, None]) * width + line).ravel()[:13].astype(np.int64)
-    inputs, outputs = torch.empty(2, 26 * len(keys) + 1, dtype=torch.int32).unbind(0)
+    sites, count, grid = sites.contiguous(), len(sites), np.array(shape, np.int32)
+    inputs, outputs = torch.empty(2, 26 * count, dtype=torch.int32).unbind(0)
     starts = torch.empty(28, dtype=torch.int64)
-    library().wm_submanifold(
-        pointer(keys),
-        ctypes.c_int64(len(keys)),
-        pointer(shifts),
-        pointer(inputs),
-        pointer(outputs),
-        pointer(starts),
-    )
+    if library().wm_submanifold(
+        pointer(sites), ctypes.c_int64(count), pointer(grid), pointer(inputs), pointer(outputs), pointer(starts)
+    ):
+        raise MemoryError(f"no memory for the keys of {count} sites")
     pairs = int(starts[-1])
-    return Rulebook(inputs[:pairs], outputs[:pairs], starts, 13, len(keys), len(keys))
+    return Rulebook(inputs[:pairs], outputs[:pairs], starts, 13, count, count)
 
 
 def strided(
     sites: Tensor, shape: Triple, batch: int, kernel: Triple, stride: Triple, padding: Triple
 ) -> tuple[Rulebook, Tensor, Triple]:
     """Outputs wherever at least one input falls into the kernel; returns also their sites and the grid's shape."""
+    if max(kernel) > MAX_KERNEL:
+        raise ValueError(f"kernel {kernel}: at most {MAX_KERNEL} places along an axis")
     out_shape = grid_after(shape, kernel, stride, padding)
     geometry = np.array([*kernel, *stride, *padding, *out_shape], np.int32)
-    count, places = len(sites), kernel[0] * kernel[1] * kernel[2]
-    sites = sites.contiguous()
-    inputs, outputs = torch.empty(2, count * places, dtype=torch.int32).unbind(0)
-    starts, found = torch.empty(places + 1, dtype=torch.int64), torch.empty(count * places, 4, dtype=torch.int64)
-    total = library().wm_strided(
-        pointer(sites),
-        ctypes.c_int64(count),
-        ctypes.c_int64(batch),
-        pointer(geometry),
-        pointer(inputs),
-        pointer(outputs),
-        pointer(starts),
-        pointer(found),
-    )
-    if total < 0:
-        raise MemoryError(f"a grid of {batch} × {out_shape} cells does not fit into memory")
-    pairs = int(starts[-1])
-    book = Rulebook(inputs[:pairs].clone(), outputs[:pairs].clone(), starts, -1, count, total)
-    return book, found[:total].clone(), out_shape
+    sites, count, places = sites.contiguous(), len(sites), kernel[0] * kernel[1] * kernel[2]
+    words = -(-batch * out_shape[0] * out_shape[1] * out_shape[2] // 64)
+    bits, before = torch.zeros(words, dtype=torch.int64), torch.empty(words, dtype=torch.int32)
+    starts, cursors = torch.empty(places + 1, dtype=torch.int64), torch.empty(places, dtype=torch.int64)
+    known = [pointer(sites), ctypes.c_int64(count), pointer(geometry), pointer(bits), pointer(before)]
+    known += [ctypes.c_int64(words), pointer(starts)]
+    total = library().wm_strided_count(*known)
+    inputs, outputs = torch.empty(2, int(starts[-1]), dtype=torch.int32).unbind(0)
+    out_sites = torch.empty(total, 4, dtype=torch.int64)
+    library().wm_strided_fill(*known, pointer(cursors), pointer(inputs), pointer(outputs), pointer(out_sites))
+    return Rulebook(inputs, outputs, starts, -1, count, total), out_sites, out_shape
 
 
 def _bounds(book: Rulebook, side: str) -> Tensor:
