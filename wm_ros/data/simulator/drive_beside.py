@@ -63,12 +63,12 @@ class Dresser:
         radius = [height_m * rng.uniform(0.16, 0.3)] * 2 + [(height_m - trunk) * 0.5]
         self.made.pole(float(rng.uniform(0.08, 0.3)), trunk + 0.8, "bark", at)
         centre = [at[0], at[1], at[2] + trunk + radius[2] * 0.92]
-        self.made.foliage(radius, centre, int(min(140 + 70 * radius[0] * radius[2], 600)), 0.24)
+        self.made.foliage(radius, centre, int(min(160 + 80 * radius[0] * radius[2], 700)), 0.32)
 
     def bush(self, at: list[float], largest_m: float) -> None:
-        radius = self.rng.uniform(0.3, largest_m, 3)
+        radius = self.rng.uniform(0.4, largest_m, 3)
         count = int(40 + 70 * radius[0] * radius[2])
-        self.made.foliage(radius, [at[0], at[1], at[2] + radius[2] * 0.75], count, 0.13)
+        self.made.foliage(radius, [at[0], at[1], at[2] + radius[2] * 0.75], count, 0.22)
 
     def _edge(self, street: Street, d: float, u0: float, u1: float, kind: str, height: float, material: str) -> None:
         """A hedge, fence or wall along a street, in pieces of up to 3 m that follow ground and road."""
@@ -82,7 +82,7 @@ class Dresser:
             if kind == "hedge":
                 half = [length / 2, self.rng.uniform(0.25, 0.6), height / 2]
                 middle = [at[0], at[1], at[2] + height / 2]
-                self.made.foliage(half, middle, int(length * (20 + 24 * height)), 0.13, heading, 1)
+                self.made.foliage(half, middle, int(length * (20 + 24 * height)), 0.2, heading, 1)
             elif kind == "bushes":
                 self.bush(at, 1.3)
             elif kind == "rail":
@@ -201,15 +201,15 @@ class Dresser:
                     self.drives.append((x, y, heading + side * np.pi / 2 * rng.choice(SIDES)))
             if house:
                 self._house(street, side, u, width, back + setback)
-            elif rng.random() < 0.75:
-                self._thicket(street, side, u, width, back + min(same, 12.0) * float(rng.uniform(0.3, 1.0)))
+            elif rng.random() < 0.9:
+                self._thicket(street, side, u, width, back + min(same, 10.0) * float(rng.uniform(0.1, 0.8)))
             self._garden(street, side, u, width, back, setback if house else 25.0)
             u += width + (rng.uniform(0, 3) if rng.random() < 0.85 else rng.uniform(4, 12))
 
     def _thicket(self, street: Street, side: float, u: float, width: float, front_d: float) -> None:
         """A wild edge: bushes and low trees close together, which nothing is seen behind."""
         rng = self.rng
-        for where in np.arange(u, u + width, 1.6):
+        for where in np.arange(u, u + width, 1.1):
             d = side * (front_d + rng.exponential(1.2))
             spot = self._at(street, where + rng.normal(0, 0.4), d, 1.0)
             if spot is not None and rng.random() < 0.25:
@@ -220,7 +220,7 @@ class Dresser:
     def _garden(self, street: Street, side: float, u: float, width: float, back: float, depth: float) -> None:
         rng, green = self.rng, 0.35 if street.place.name in ("street", "square") else 1.0
         for _ in range(rng.poisson(green * 0.012 * width * min(depth, 12))):
-            spot = self._at(street, u + rng.uniform(0, width), side * (back + rng.uniform(0.5, depth)), 1.0)
+            spot = self._at(street, u + rng.uniform(0, width), side * (back + rng.uniform(0.5, max(0.5, depth))), 1.0)
             if spot is not None:
                 self.bush(spot[0], 1.1)
         for _ in range(rng.poisson(street.place.trees * width / 100)):

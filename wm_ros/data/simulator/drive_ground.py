@@ -33,11 +33,13 @@ class Ground:
             float(rng.choice([0.0, rng.uniform(0.08, 0.16)], p=[0.15, 0.85])) if place.pavement_m[1] > 2 else 0.0
         )
         self._slope = rng.normal(0, 0.01, 2)
-        self._wave = rng.uniform(0.0, 0.1, 2), rng.uniform(70, 200, 2), rng.uniform(0, 2 * np.pi, (2, 2))
+        self._wave = rng.uniform(0.0, 0.06, 2), rng.uniform(70, 200, 2), rng.uniform(0, 2 * np.pi, (2, 2))
         y, x = (np.arange(n) * CELL_M + o for n, o in zip((rows, columns), self.low[::-1], strict=True))
         self.z = self._base(*np.meshgrid(x, y)) + self._relief(rng)
         mask = np.full((rows, columns), 255, np.uint8)
-        cv2.polylines(mask, [self._pixels(ego.x, ego.y, 1.0)], False, 0, 1, shift=4)
+        path = self._pixels(ego.x, ego.y, 1.0)
+        cv2.polylines(mask, [path], False, 0, 1, shift=4)
+        mask[path[0, 1] >> 4, path[0, 0] >> 4] = 0  # a car that stands has a path of no length, which is not drawn
         self.from_ego_m = cv2.distanceTransform(mask, cv2.DIST_L2, 5) * CELL_M
 
     def _outline(self, street: Street) -> Array:
@@ -77,7 +79,7 @@ class Ground:
         soft = np.clip((edge - self.network.main.pavement_m) / 2, 0, 1)
         grass = 0.015 + 0.04 * rng.random()
         crown = 0.02 * np.clip(-edge, 0, 4)
-        bank = place.bank_m * float(rng.normal()) * broad * np.clip((edge - 3) / 10, 0, 1)
+        bank = place.bank_m * float(rng.normal(0, 0.35)) * broad * np.clip((edge - 3) / 10, 0, 1)
         patches = cv2.GaussianBlur(rough, (0, 0), 2.0) * 0.06  # sunk and mended asphalt
         noise = rough * (0.006 + soft * (grass if place.built < 0.8 else 0.01))
         return np.asarray(crown + self.kerb_m * beside + bank + patches + noise, np.float64)

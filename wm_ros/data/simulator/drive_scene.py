@@ -214,7 +214,7 @@ class Scene:
         ego_u = self._start(line)
         wanted = self.speed_mps * 1.3 if ego_lane and self.speed_mps > 1 else wanted
         turns = [(o, into) for o in crossed for into in SIDES if o.crosses or not main or into > 0]
-        u, sparse = float(line.u[-1]) - float(rng.uniform(0, 20)), 1.0 if main else 1.8
+        u, sparse = float(line.u[-1]) - float(rng.uniform(0, 20)), float(rng.uniform(0.6, 1.5)) * (1.0 if main else 1.6)
         who: list[tuple[int, Body, Line]] = []
         told_ego = False
         while u > 0:

@@ -9,7 +9,7 @@ from wm_ros.data.simulator.drive_shapes import MATERIALS
 
 Float = NDArray[np.float32]
 STEP_M = 1 / 256
-MIXED_WITHIN_M = 5.0
+MIXED_WITHIN_M = 2.0
 _GRASS = MATERIALS.index("grass")
 
 
@@ -38,14 +38,14 @@ class Sensor:
         self.rays = np.ascontiguousarray(rays.reshape(-1, 3), np.float32)
         self.start_z = np.repeat(start, azimuths).astype(np.float32)
         self.height_m = 1.73 + float(np.clip(rng.normal(0, 0.04), -0.1, 0.1))
-        self.tilt = np.deg2rad(np.clip(rng.normal(0, 0.35, 2), -1, 1))
+        self.tilt = np.deg2rad(np.clip(rng.normal(0, 0.25, 2), -1, 1))
         self.noise_m = float(rng.uniform(0.008, 0.025))
         # Lasers differ: some miss more than others.
         self.loss = np.repeat(rng.uniform(0.01, 0.05) + rng.exponential(0.02, beams), azimuths).astype(np.float32)
         self.dim = float(rng.uniform(0.005, 0.02))
         self.reach_m = float(rng.uniform(78, 120))
-        self.mixing = float(rng.uniform(0.05, 0.3))
-        self.grass_m = float(rng.exponential(0.06))
+        self.mixing = float(rng.uniform(0.02, 0.15))
+        self.grass_m = float(rng.exponential(0.03))
         self.near_m = 2.0
         self.blocked = self._roof(rng) | self._sectors(azimuth.ravel(), rng)
 

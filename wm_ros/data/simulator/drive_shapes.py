@@ -19,11 +19,11 @@ _MATERIALS = {
     "asphalt": (0.20, 0.0),
     "grass": (0.35, 0.0),
     "concrete": (0.40, 0.0),
-    "leaves": (0.40, 0.05),
+    "leaves": (0.40, 0.03),
     "bark": (0.30, 0.0),
     "paint": (0.45, 0.0),
     "dark_paint": (0.07, 0.0),
-    "glass": (0.04, 0.35),
+    "glass": (0.04, 0.25),
     "cloth": (0.30, 0.0),
     "metal": (0.40, 0.0),
     "plate": (0.95, 0.0),
@@ -138,7 +138,7 @@ def _leaves(rows: Array, rng: np.random.Generator) -> Mesh:
     count = len(rows)
     direction = rng.normal(size=(count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    inside = direction * rng.random((count, 1)) ** 0.45
+    inside = direction * rng.random((count, 1)) ** 0.3
     inside = np.where(rows[:, 8:9] > 0, rng.uniform(-1, 1, (count, 3)), inside) * rows[:, :3]
     middle = _turned(inside[:, None], rows[:, 6], rows[:, 3:6])
     vertices = middle + rng.normal(size=(count, 3, 3)) * rows[:, 7, None, None]
