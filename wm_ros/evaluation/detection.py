@@ -15,7 +15,7 @@ from wm_ros.lidar.boxes import points_inside
 from wm_ros.lidar.clusters import detect_clusters
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.detection_ap import grid_row, pooled_r40
-from wm_ros.lidar.detection_rules import MIN_OVERLAP, Key, scenes
+from wm_ros.lidar.detection_rules import LEVELS, MIN_OVERLAP, Key, scenes
 from wm_ros.lidar.grid import Scan
 from wm_ros.types import Boxes, Detections, LidarPrediction, Sample, Sweep
 
@@ -57,7 +57,11 @@ class DetectionScorer:
 
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
         """The sweep with the most true boxes."""
-        return {} if self._picture is None else {"detections over the sweep, truth in white": self._picture}
+        return (
+            {}
+            if self._picture is None
+            else {"detections over the sweep, in white what there is to be found": self._picture}
+        )
 
     def _score(self) -> None:
         sweep, truth, found = self._sweep, self._truth, self._found
@@ -78,4 +82,4 @@ class DetectionScorer:
                 self._rows.setdefault(key, {}).setdefault(method, []).append(row)
         if len(truth.labels) > self._drawn:
             self._drawn = len(truth.labels)
-            self._picture = detection_picture(points, truth, found)
+            self._picture = detection_picture(points, truth.boxes[inside >= LEVELS[-1].min_points], found)

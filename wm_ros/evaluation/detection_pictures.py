@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_ros.lidar.boxes import corners
-from wm_ros.types import Boxes, Detections
+from wm_ros.types import Detections
 
 REACH_M = 51.2
 SIDE_PX = 768
@@ -16,13 +16,13 @@ BACKGROUND, POINT, TRUTH = (28, 32, 40), (120, 126, 138), (255, 255, 255)
 COLOURS = {"car": (255, 150, 40), "pedestrian": (90, 220, 120), "cyclist": (90, 170, 255)}
 
 
-def detection_picture(points: NDArray[np.float32], truth: Boxes, found: Detections) -> NDArray[np.uint8]:
-    """(768, 768, 3): a sweep, its true boxes, and the detections that score at least 0.3, brighter the surer."""
+def detection_picture(points: NDArray[np.float32], truth: NDArray[np.float32], found: Detections) -> NDArray[np.uint8]:
+    """(768, 768, 3): a sweep, its (B, 7) true boxes, and the detections that score at least 0.3, brighter the surer."""
     image = np.full((SIDE_PX, SIDE_PX, 3), BACKGROUND, np.uint8)
     pixel = np.floor(_pixels(points[:, :2])).astype(np.int64)
     pixel = pixel[((pixel >= 0) & (pixel < SIDE_PX)).all(1)]
     image[pixel[:, 1], pixel[:, 0]] = POINT
-    for box in truth.boxes:
+    for box in truth:
         _draw(image, box, TRUTH, 3)
     for box, label, score in zip(found.boxes, found.labels, found.scores.tolist(), strict=True):
         if score >= MIN_SCORE:
