@@ -32,7 +32,7 @@ def kernels() -> Extension:
     march = os.environ.get("WM_MARCH", "native")
     return Extension(
         f"{NAME}.lidar.sparse._kernels",
-        sources=[str(folder / name) for name in ("rulebooks.c", "float32.c", "bfloat16.c")],
+        sources=[str(folder / name) for name in ("rulebooks.c", "float32.c", "bfloat16.c", "voxels.c")],
         depends=[str(folder / "kernels.h")],
         extra_compile_args=["-O3", f"-march={march}", "-mprefer-vector-width=512", "-fvisibility=hidden"]
         if os.uname().machine == "x86_64"

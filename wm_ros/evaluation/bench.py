@@ -1,16 +1,16 @@
-"""`wm bench`: how long a step takes, stage by stage, at one and two threads; medians and 95th percentiles.
+"""`wm bench`: how long each step takes beside its peers, at one and two threads; medians and 95th percentiles.
 
-Everything runs interleaved in one process on the same input, so that a drift of the machine's speed meets all rows
-alike; warm-up is not counted. The machine's load is noted: above 1 before the start, repeat.
+Ours and the peers of a row run in turn in one process on the same input, so that a drift of the machine's speed meets
+them alike: judge by ratios. Warm-up is not counted. The machine's load is noted: above 1 before the start, repeat.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import time
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,108 +20,92 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from wm_ros import messages, topics
-from wm_ros.capability import NAMES, load
-from wm_ros.data.simulator import drive_samples, tabletop_samples
-from wm_ros.evaluation.replay import Pipeline
-from wm_ros.paths import bundle_path
-from wm_ros.types import Frame, Sample, Sweep
+WARM_UP = 3
 
-THREADS = (1, 2)
+
+@dataclass(frozen=True)
+class Row:
+    """What is timed.
+
+    Attributes:
+        ours: threads → seconds of one run. threads: at which it runs. peers: name → seconds of one run; a peer sets
+            its own number of threads. facts: what else the report says of the row, from the threads and the median of
+            ours (s).
+    """
+
+    name: str
+    ours: Callable[[int], float]
+    threads: tuple[int, ...] = (1, 2)
+    peers: dict[str, Callable[[], float]] = field(default_factory=dict)
+    facts: Callable[[int, float], dict[str, Any]] = lambda threads, median_s: {}
 
 
 def run_bench(out: Path, runs: int) -> None:
     """Time every row `runs` times at each thread count; print a table and write it to `out` (JSON)."""
-    load_before = os.getloadavg()[0]
-    rows: dict[tuple[str, int], list[float]] = {}
-    for name, action in track(list(_actions().items()), "timing", console=Console(stderr=True)):
-        for run in range(runs + 3):
-            for threads in THREADS:
-                torch.set_num_threads(threads)
-                elapsed = action()
-                if run >= 3:
-                    rows.setdefault((name, threads), []).append(elapsed)
-    table = Table("what", "threads", "median ms", "p95 ms", "n")
-    report: dict[str, Any] = {"load_before": round(load_before, 2), "cores": os.cpu_count(), "rows": []}
-    for (name, threads), times in rows.items():
-        median, p95 = np.percentile(np.array(times) * 1e3, [50, 95])
-        table.add_row(name, str(threads), f"{median:.2f}", f"{p95:.2f}", str(len(times)))
-        row = {
-            "name": name,
-            "threads": threads,
-            "median_ms": round(median, 3),
-            "p95_ms": round(p95, 3),
-            "n": len(times),
-        }
-        report["rows"].append(row)
-    Console().print(table)
+    from wm_ros.evaluation.bench_lidar import lidar_rows
+    from wm_ros.evaluation.bench_steps import step_rows
+
+    report: dict[str, Any] = {"machine": machine(), "load_before": _load()}
+    report["rows"] = measure([*lidar_rows(), *step_rows()], runs)
+    report["load_after"] = _load()
+    Console().print(_table(report["rows"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _actions() -> dict[str, Callable[[], float]]:
-    """Row name → one timed run (seconds). Inputs come from the simulator; capabilities keep their history."""
-    drive = list(drive_samples(seed=1, seconds=1.0))
-    tabletop = list(tabletop_samples(seed=1, seconds=4.0, width=256, height=192))
-    sweep = next(s for s in drive if isinstance(s, Sweep))
-    frame = next(s for s in tabletop if isinstance(s, Frame))
-    cdr_points = messages.encode_sample(sweep)[0][1]
-    cdr_image = messages.encode_sample(frame)[0][1]
-    actions: dict[str, Callable[[], float]] = {
-        "decode PointCloud2": _timed(lambda: messages.decode(topics.POINTS.type, cdr_points)),
-        "encode PointCloud2": _timed(lambda: messages.encode_sample(sweep)),
-        "decode Image 256x192": _timed(lambda: messages.decode(topics.IMAGE.type, cdr_image)),
-    }
-    names = {
-        "lidar": "sweep_to_forecast",
-        "state": "image_to_tokens",
-        "future": "state_to_future",
-        "policy": "state_to_chunk",
-    }
-    for name in NAMES:
-        optional = importlib.import_module(f"wm_ros.{name}").CAPABILITY.optional_outputs
-        for wanted in sorted({frozenset[str](), optional}, key=len):
-            capability = load(name, bundle_path(f"{name}-lite"))
-            capability.wanted = set(wanted)
-            label = " + ".join([names[name], *sorted(wanted)])
-            actions[label] = _stepper(capability, _inputs(name, drive if name == "lidar" else tabletop))
-    return actions
+def measure(rows: Iterable[Row], runs: int) -> list[dict[str, Any]]:
+    """Rows of the report, one for each row and thread count."""
+    before = torch.get_num_threads()
+    found = []
+    for row in track(list(rows), "timing", console=Console(stderr=True)):
+        ours: dict[int, list[float]] = {threads: [] for threads in row.threads}
+        peers: dict[str, list[float]] = {name: [] for name in row.peers}
+        for run in range(runs + WARM_UP):
+            for threads in row.threads:
+                torch.set_num_threads(threads)
+                ours[threads].append(row.ours(threads))
+            for name, peer in row.peers.items():
+                peers[name].append(peer())
+            if run == WARM_UP - 1:
+                for times in (*ours.values(), *peers.values()):
+                    times.clear()
+        others = {name: _percentiles(times) for name, times in peers.items()}
+        for threads, times in ours.items():
+            entry: dict[str, Any] = {"name": row.name, "threads": threads, "ours": _percentiles(times)}
+            entry |= {"peers": others, "n": len(times)}
+            found.append(entry | row.facts(threads, float(np.median(times))))
+    torch.set_num_threads(before)
+    return found
 
 
-def _inputs(name: str, samples: list[Sample]) -> list[Sample]:
-    """What capability `name` takes of `samples`, tokens of the capabilities before it included."""
-    pipeline = Pipeline(["state"], {"state": bundle_path("state-lite")})
-    if name in ("future", "policy"):
-        return [sample for s in samples for sample, _, prediction in pipeline.step(s) if prediction is None]
-    return samples
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        named = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = named[0] if named else cpu
+    return {"cpu": cpu, "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _stepper(capability: Any, samples: list[Sample]) -> Callable[[], float]:
-    """Each call feeds samples up to and including the next trigger, in a ring; only that step is timed."""
-    position = 0
-
-    def run() -> float:
-        nonlocal position
-        while True:
-            sample = samples[position % len(samples)]
-            if position and position % len(samples) == 0:
-                capability.reset()
-            position += 1
-            if not isinstance(sample, capability.inputs):
-                continue
-            begin = time.perf_counter()
-            prediction = capability.step(sample)
-            elapsed = time.perf_counter() - begin
-            if prediction is not None:
-                return elapsed
-
-    return run
+def _load() -> float:
+    return round(os.getloadavg()[0], 2)
 
 
-def _timed(action: Callable[[], object]) -> Callable[[], float]:
-    def run() -> float:
-        begin = time.perf_counter()
-        action()
-        return time.perf_counter() - begin
+def _percentiles(times_s: list[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(np.array(times_s) * 1e3, [50, 95])
+    return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3)}
 
-    return run
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("what", "threads", "median ms", "p95 ms", "peer: median, p95 ms", "times as fast", "n", "more")
+    for row in rows:
+        ours = row["ours"]
+        peers = [f"{name}: {t['p50_ms']:.1f}, {t['p95_ms']:.1f}" for name, t in row["peers"].items()]
+        ratios = [f"{t['p50_ms'] / ours['p50_ms']:.2f}" for t in row["peers"].values()]
+        more = [f"{k} {v}" for k, v in row.items() if k not in ("name", "threads", "ours", "peers", "n")]
+        cells = [row["name"], str(row["threads"]), f"{ours['p50_ms']:.2f}", f"{ours['p95_ms']:.2f}"]
+        table.add_row(*cells, "\n".join(peers), "\n".join(ratios), str(row["n"]), "\n".join(more))
+    return table

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_ros.lidar.config import VoxelConfig
+from wm_ros.lidar.sparse.library import library, pointer
 
 
 @dataclass(frozen=True)
@@ -31,51 +33,25 @@ def voxelise(points: NDArray[np.float32], config: VoxelConfig) -> Voxels:
     Where there are more than `max_points` in a voxel the first in order of arrival count, and where there are more than
     `max_voxels` voxels those that were seen first stay: the same cloud always gives the same voxels.
     """
+    if points.ndim != 2 or points.shape[1] != 4:
+        raise ValueError(f"points of shape {points.shape}, expected (N, 4): x, y, z, intensity")
     depth, height, width = config.shape
-    inside = np.isfinite(points[:, 3])
-    columns = []
-    with np.errstate(invalid="ignore"):
-        for axis, count in enumerate((width, height, depth - 1)):
-            column = np.floor((points[:, axis] - np.float32(config.range_m[axis])) / np.float32(config.size_m[axis]))
-            inside &= (column >= 0) & (column < count)
-            columns.append(column)
-    kept = points[inside]
-    x, y, z = (column[inside].astype(np.int64) for column in columns)
-    keys = (z * height + y) * width + x
-
-    # Key and place of arrival in one integer: an ordinary sort is then stable and knows the order of arrival.
-    bits = max(len(keys), 1).bit_length()
-    packed = np.sort((keys << bits) | np.arange(len(keys)))
-    order, sorted_keys = packed & ((1 << bits) - 1), packed >> bits
-    first = np.flatnonzero(np.diff(sorted_keys, prepend=-1))
-    counts = np.diff(first, append=len(order))
-    if len(first) > config.max_voxels:
-        chosen = np.sort(np.argpartition(order[first], config.max_voxels - 1)[: config.max_voxels])
-    else:
-        chosen = np.arange(len(first))
-    return Voxels(
-        _unpack(sorted_keys[first[chosen]], height, width), _means(kept, order, first, counts, chosen, config)
+    points = np.ascontiguousarray(points, np.float32)
+    low, size = np.array(config.range_m[:3], np.float32), np.array(config.size_m, np.float32)
+    cells = np.array([width, height, depth - 1], np.int32)
+    most = min(len(points), config.max_voxels)
+    coordinates, features = np.empty((most, 3), np.int32), np.empty((most, 4), np.float32)
+    count = library().wm_voxelise(
+        pointer(points),
+        ctypes.c_int64(len(points)),
+        pointer(low),
+        pointer(size),
+        pointer(cells),
+        ctypes.c_int32(config.max_points),
+        ctypes.c_int64(config.max_voxels),
+        pointer(coordinates),
+        pointer(features),
     )
-
-
-def _unpack(keys: NDArray[np.int64], height: int, width: int) -> NDArray[np.int32]:
-    rest, x = np.divmod(keys, width)
-    z, y = np.divmod(rest, height)
-    return np.stack([z, y, x], 1).astype(np.int32)
-
-
-def _means(
-    points: NDArray[np.float32],
-    order: NDArray[np.int64],
-    first: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    config: VoxelConfig,
-) -> NDArray[np.float32]:
-    """Mean of up to `max_points` points of each chosen voxel, summed in order of arrival."""
-    start, count = first[chosen], np.minimum(counts[chosen], config.max_points)
-    total = np.zeros((len(chosen), points.shape[1]), np.float32)
-    for rank in range(config.max_points):
-        has = np.flatnonzero(count > rank)
-        total[has] += points[order[start[has] + rank]]
-    return np.divide(total, count[:, None], dtype=np.float32)
+    if count < 0:
+        raise MemoryError(f"a grid of {depth} × {height} × {width} voxels does not fit into memory")
+    return Voxels(coordinates[:count], features[:count])

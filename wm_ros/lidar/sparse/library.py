@@ -1,4 +1,4 @@
-"""The compiled part of sparse convolution, by ctypes: rulebooks, float32 and bfloat16 arithmetic.
+"""The compiled part of sparse convolution, by ctypes: voxels, rulebooks, float32 and bfloat16 arithmetic.
 
 `setup.py` compiles the C files next to this one for the machine that it runs on.
 """
@@ -53,7 +53,7 @@ def library() -> ctypes.CDLL:
             f"the compiled sparse convolution is missing ({error}): install the package again with a C compiler "
             "(apt install gcc, or pip install ziglang): pip install --no-deps --no-build-isolation -e ."
         ) from None
-    found.wm_strided_count.restype = ctypes.c_int64
+    found.wm_strided_count.restype = found.wm_voxelise.restype = ctypes.c_int64
     return found
 
 

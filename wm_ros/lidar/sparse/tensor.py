@@ -69,11 +69,9 @@ class Sparse:
         """(B, C, Z, Y, X), zeros where there is no site."""
         depth, height, width = self.shape
         b, z, y, x = self.sites.unbind(1)
-        row = ((b * depth + z) * height + y) * width + x
-        flat = self.features.new_zeros(self.batch * depth * height * width, self.features.shape[1])
-        # index_copy differentiates by a plain gather
-        filled = flat.index_copy(0, row, self.features)
-        return filled.view(self.batch, depth, height, width, -1).permute(0, 4, 1, 2, 3)
+        whole = self.features.new_zeros(self.batch, self.features.shape[1], depth * height * width)
+        whole[b, :, (z * height + y) * width + x] = self.features  # straight into place: no permuted copy of the grid
+        return whole.view(self.batch, -1, depth, height, width)
 
 
 def grid_after(shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -> Triple:
