@@ -231,6 +231,29 @@ def train(
     console.print(f"bundle: {bundle}", highlight=False)
 
 
+@app.command()
+def probe(
+    data: Annotated[list[str], typer.Option(help="Source for pre-training without labels; may be given again.")],
+    labelled: Annotated[str, typer.Option(help="Source with boxes, whose labels are given out in shares.")],
+    test: Annotated[str, typer.Option(help="Source with boxes that no training sees.")],
+    out: Annotated[Path, typer.Option(help="Folder for probe.json, probe.md and probe.png.")],
+    transfer: Annotated[str | None, typer.Option(help="Another one to test on, e.g. labelled real frames.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML; config/probe.yaml by default.")] = None,
+    force: ForceOpt = False,
+) -> None:
+    """Does pre-training of the lidar encoder help? JEPA, occupancy reconstruction and random weights, probed alike."""
+    from wm_ros.paths import CONFIG
+    from wm_ros.training.lidar_probe import ProbeConfig
+    from wm_ros.training.lidar_probe_run import run
+    from wm_ros.training.task import read_config
+
+    settings = read_config(config or CONFIG / "probe.yaml", ProbeConfig)
+    with fresh_folder(out, force) as folder, console.status("") as status:
+        for doing in run(data, labelled, test, transfer, settings, folder):
+            status.update(doing)
+    console.print((out / "probe.md").read_text(), highlight=False)
+
+
 @convert_app.command("kitti")
 def convert_kitti(
     source: Annotated[Path, typer.Argument(help="A KITTI raw drive: velodyne_points/data/*.bin and more.")],

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric import Fabric, seed_everything
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
@@ -26,7 +24,7 @@ from wm_ros.data.sources import episodes
 from wm_ros.errors import UserError
 from wm_ros.paths import CONFIG
 from wm_ros.training.plots import plot_losses
-from wm_ros.training.task import RunInfo, Task, TrainConfig
+from wm_ros.training.task import RunInfo, Task, TrainConfig, read_config
 
 console = Console(stderr=True)
 
@@ -135,16 +133,8 @@ def train(
 def _task(name: str, config_file: Path, steps: int | None, out: Path) -> Task:
     if name not in NAMES:
         raise UserError(f"unknown capability '{name}': choose one of {', '.join(NAMES)}")
-    if not config_file.is_file():
-        raise UserError(f"no training config at '{config_file}'; give one with --config")
     task_type: type[Task] = importlib.import_module(f"wm_ros.training.{name}").TASK
-    try:
-        raw = yaml.safe_load(config_file.read_text()) or {}
-        config = task_type.config_type.model_validate(raw | ({"steps": steps} if steps else {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"'{config_file}': {where} = {first.get('input')!r:.60}: {first['msg']}") from None
+    config = read_config(config_file, task_type.config_type, **({"steps": steps} if steps else {}))
     return task_type(config, out)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
+import yaml
+from pydantic import ValidationError
 from torch.utils.data import Dataset
 
 from wm_ros.bundle import StrictModel
@@ -48,6 +50,21 @@ class RunInfo:
     seed: int
     steps: int
     log: dict[str, float]
+
+
+ConfigType = TypeVar("ConfigType", bound=StrictModel)
+
+
+def read_config(file: Path, kind: type[ConfigType], **changes: object) -> ConfigType:
+    """A YAML file as `kind`; `changes` win over it. Raises UserError naming file, field and value."""
+    if not file.is_file():
+        raise UserError(f"no config at '{file}'; give one with --config")
+    try:
+        return kind.model_validate((yaml.safe_load(file.read_text()) or {}) | changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"'{file}': {where} = {first.get('input')!r:.60}: {first['msg']}") from None
 
 
 class Task(ABC):
