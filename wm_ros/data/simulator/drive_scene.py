@@ -124,7 +124,7 @@ class Scene:
         ahead = [j for j in self.network.junctions if 26 < j.u_m < min(speed * 9, 100)]
         corner = (1e9, 1e9)
         self._turning: Junction | None = None
-        if ahead and lane == main.lanes - 1 and rng.random() < 0.3:
+        if ahead and lane == main.lanes - 1 and rng.random() < 0.5:
             self._turning = ahead[int(rng.integers(len(ahead)))]
             ways = [way for way in SIDES if self._turning.crosses or way > 0]
             own, at = turn(self.network, self._turning, float(rng.choice(ways)), 1.0, True)
@@ -214,7 +214,7 @@ class Scene:
         ego_u = self._start(line)
         wanted = self.speed_mps * 1.3 if ego_lane and self.speed_mps > 1 else wanted
         turns = [(o, into) for o in crossed for into in SIDES if o.crosses or not main or into > 0]
-        u, sparse = float(line.u[-1]) - float(rng.uniform(0, 20)), float(rng.uniform(0.6, 1.5)) * (1.0 if main else 1.6)
+        u, sparse = float(line.u[-1]) - float(rng.uniform(0, 20)), float(rng.uniform(0.5, 1.3)) * (1.0 if main else 1.6)
         who: list[tuple[int, Body, Line]] = []
         told_ego = False
         while u > 0:
