@@ -6,7 +6,7 @@ Weights and their layout are the same in all, so a checkpoint moves between them
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -36,7 +36,7 @@ class Geometry:
 class _Choice:
     backend: Backend = "auto"
     arithmetic: Arithmetic = "float32"
-    said: set[str] = field(default_factory=set)
+    said: str = ""
 
 
 _choice = _Choice()
@@ -60,7 +60,7 @@ def choose(backend: Backend = "auto", arithmetic: Arithmetic = "float32") -> Non
         _spconv()
     if arithmetic == "bfloat16" and not library.bfloat16_kind():
         raise UserError("sparse arithmetic 'bfloat16': this CPU has no instructions for it; choose float32")
-    _choice.backend, _choice.arithmetic = backend, arithmetic
+    _choice.backend, _choice.arithmetic, _choice.said = backend, arithmetic, ""
 
 
 def backend_for(features: Tensor) -> str:
@@ -68,11 +68,10 @@ def backend_for(features: Tensor) -> str:
     name = _choice.backend
     if name == "auto":
         name = "spconv" if features.device.type == "cuda" else "native"
-    exact = f", bfloat16 by {library.BFLOAT16[library.bfloat16_kind()]}" if _bfloat16() and name == "native" else ""
-    chosen = f"{name} on {features.device.type}{exact}"
-    if chosen not in _choice.said:
-        log.info("sparse convolution: %s", chosen)
-        _choice.said.add(chosen)
+    if _choice.said != name:
+        exact = f", bfloat16 by {library.BFLOAT16[library.bfloat16_kind()]}" if _bfloat16() else ""
+        log.info("sparse convolution: %s on %s%s", name, features.device, exact)
+        _choice.said = name
     return name
 
 
