@@ -154,14 +154,14 @@ class Targets:
     Attributes:
         heat: (K, H, W) float32, 1 at centres, a bell around them. weight: (H, W) float32, 0 over ignored objects.
         cells: (M,) int64 flat cells at which a box is learned. values: (M, 10) float32 of these boxes.
-        centres: how many objects there are.
+        centres: (K,) int64 how many objects of each class there are.
     """
 
     heat: NDArray[np.float32]
     weight: NDArray[np.float32]
     cells: NDArray[np.int64]
     values: NDArray[np.float32]
-    centres: int
+    centres: NDArray[np.int64]
 
 
 def make_targets(
@@ -181,7 +181,7 @@ def make_targets(
     weight = np.ones(shape, np.float32)
     y, x = np.mgrid[:height, :width]
     cells: dict[int, NDArray[np.float32]] = {}
-    centres = 0
+    centres = np.zeros(len(config.classes), np.int64)
     # Far ones first: where two objects ask for the same cell, the nearer one has it.
     for i in np.argsort(-np.hypot(boxes[:, 0], boxes[:, 1]), kind="stable"):
         box = boxes[i].astype(np.float64)
@@ -192,7 +192,7 @@ def make_targets(
             continue
         if not (0 <= column < width and 0 <= row < height):
             continue
-        centres += 1
+        centres[classes[i]] += 1
         radius = max(config.min_radius_cells, int(min(box[3:5]) / 2 / cell_m))
         sigma = (2 * radius + 1) / 6
         part = np.s_[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1]
@@ -227,7 +227,9 @@ def _footprint(
 
 
 def detection_loss(heat: Tensor, values: Tensor, targets: list[Targets], config: DetectionConfig) -> dict[str, Tensor]:
-    """Penalty-reduced focal loss of the heat maps per object, plus L1 of the boxes at their cells.
+    """Penalty-reduced focal loss of each heat map per object of its class, plus L1 of the boxes at their cells.
+
+    Each class counts the same however rare it is: pedestrians are not lost among cars.
 
     Args:
         heat: (B, K, H, W) logits. values: (B, 10, H, W). targets: B of them.
@@ -242,8 +244,8 @@ def detection_loss(heat: Tensor, values: Tensor, targets: list[Targets], config:
     probability, centre = torch.sigmoid(heat), wanted == 1
     hit = F.logsigmoid(heat) * (1 - probability) ** 2
     miss = F.logsigmoid(-heat) * probability**2 * (1 - wanted) ** 4
-    objects = max(sum(t.centres for t in targets), 1)
-    heat_loss = -(torch.where(centre, hit, miss) * weight).sum() / objects
+    objects = torch.from_numpy(np.maximum(sum(t.centres for t in targets), 1)).to(device)
+    heat_loss = -((torch.where(centre, hit, miss) * weight).sum((0, 2, 3)) / objects).mean()
     flat = values.float().flatten(2)
     said = torch.cat([flat[b][:, torch.from_numpy(t.cells).to(device)].T for b, t in enumerate(targets)])
     true = torch.from_numpy(np.concatenate([t.values for t in targets])).to(device)
