@@ -174,11 +174,11 @@ def test_in_some_drives_the_ego_car_turns_off_and_in_some_it_stops_or_starts():
         return any(seen(Scene(np.random.default_rng([seed, 1]), speed_mps)) for seed in range(30))
 
     def turns(scene):
-        headings = np.array([scene.ego(t)[2] for t in (0.0, 20.0)])
+        headings = np.array([scene.ego.at(t)[2] for t in (0.0, 20.0)])
         return abs(headings[1] - headings[0]) > 1.0
 
     def stops(scene):
-        places = np.array([scene.ego(t)[:2] for t in (0.0, 0.5, 19.5, 20.0)])
+        places = np.array([scene.ego.at(t)[:2] for t in (0.0, 0.5, 19.5, 20.0)])
         first, last = np.linalg.norm(places[1] - places[0]), np.linalg.norm(places[3] - places[2])
         return min(first, last) < 0.05 and max(first, last) > 1
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm_ros.data.simulator.drive_scene import Scene, User
+from wm_ros.data.simulator.drive_scene import Scene
 from wm_ros.data.simulator.drive_sensor import Sensor
 from wm_ros.data.simulator.drive_shapes import REFLECTIVITY, join
+from wm_ros.data.simulator.drive_users import User
 from wm_ros.data.simulator.drive_world import World
 from wm_ros.errors import UserError
 from wm_ros.types import Boxes, EgoPose, Sample, Sweep
@@ -104,9 +105,9 @@ class _Car:
         hz, phase, size = self._waves
         pace = min(1.0, self._scene.speed_mps / 5.0)
         wave = pace * size * np.sin(2 * np.pi * hz * t_s + phase)
-        nod = float(np.clip(-self._scene.ego_accel_mps2(t_s) * np.deg2rad(0.2), -0.01, 0.01))
+        nod = float(np.clip(-self._scene.ego.accel_mps2(t_s) * np.deg2rad(0.2), -0.01, 0.01))
         roll, pitch = self._tilt[0] + wave[0] + wave[1], self._tilt[1] + wave[2] + wave[3] + nod
-        return np.asarray(self._scene.pose(*self._scene.ego(t_s)) @ _rotation(roll, pitch, 0.0), np.float64)
+        return np.asarray(self._scene.pose(*self._scene.ego.at(t_s)) @ _rotation(roll, pitch, 0.0), np.float64)
 
 
 class _Drift:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_ros.data.simulator.drive_ground import Ground
+from wm_ros.data.simulator.drive_house import add_house
 from wm_ros.data.simulator.drive_road import Street
 from wm_ros.data.simulator.drive_shapes import Builder
 
@@ -230,7 +231,6 @@ class Dresser:
                 self.tree(spot[0], rng.uniform(3, 12))
 
     def _house(self, street: Street, side: float, u: float, width: float, front_d: float) -> None:
-        """A block with pillars between its windows, doors set back, and balconies."""
         rng, depth = self.rng, float(self.rng.uniform(7, 14))
         front = width - (rng.uniform(0, 4) if street.place.name == "residential" else 0.0)
         place = self._at(street, u + front / 2, side * (front_d + depth / 2), depth / 2)
@@ -238,25 +238,5 @@ class Dresser:
             return
         at, heading = place
         heading += float(rng.normal(0, 0.02))
-        height, material = float(rng.uniform(3.0, 14)), str(rng.choice(("concrete", "brick")))
-        at[2] -= 0.5
-        self.made.box((front, depth, height), material, at, heading)
+        add_house(self.made, rng, (at[0], at[1], at[2] - 0.5), heading, front, depth, side)
         self._houses.append((at[0], at[1], min(depth, front) / 2))
-        c, s = np.cos(heading), np.sin(heading)
-
-        def on_front(along: float, out: float, up: float) -> list[float]:
-            y = -side * (depth / 2 + out)
-            return [at[0] + c * along - s * y, at[1] + s * along + c * y, at[2] + up]
-
-        step, relief = float(rng.uniform(2.2, 4.0)), float(rng.uniform(0.12, 0.5))
-        for along in np.arange(-front / 2 + 0.6, front / 2 - 0.5, step):
-            pillar = step * rng.uniform(0.35, 0.6)
-            self.made.box((pillar, relief, height), material, on_front(along, relief / 2, 0.0), heading)
-            draw = rng.random()
-            if draw < 0.4:
-                window = on_front(along + step / 2, 0.03, 1.4)
-                self.made.box((step * 0.35, 0.06, 1.3), "glass", window, heading)
-            elif draw < 0.5:
-                self.made.box((1.4, rng.uniform(0.6, 1.5), 0.35), "concrete", on_front(along, 0.8, 0.5), heading)
-            elif draw < 0.6:
-                self.made.box((step * 0.8, 1.2, 1.0), "concrete", on_front(along, 0.6, 3.2), heading)
