@@ -11,6 +11,7 @@ from wm_ros.data.simulator.drive_traffic import STEP_S, TIMES, TURN_MPS, WARM_UP
 
 Array = NDArray[np.float64]
 SIDES = (-1.0, 1.0)
+END_MARGIN_M = 40.0
 
 
 def passes_origin(line: Line) -> float:
@@ -58,6 +59,8 @@ class EgoWay:
         for i in range(zero + 1, len(t)):
             left = max(corner[0] - u[i - 1], 0.0)
             limit = float(np.sqrt(TURN_MPS**2 + 2 * 1.8 * left)) if u[i - 1] < corner[1] else 1e9
+            if self.turns_at is not None:  # a side street is short: the car stops before its end
+                limit = min(limit, float(np.sqrt(2 * 2.0 * max(own.u[-1] - END_MARGIN_M - u[i - 1], 0.0))))
             aim = min(float(wanted[i]), limit)
             v = aim if aim < v else min(aim, v + 1.5 * STEP_S) if corner[0] < u[i - 1] else aim
             u[i] = u[i - 1] + v * STEP_S
