@@ -112,6 +112,9 @@ class Jepa(nn.Module):
             1 and 10 on Waymo).
     """
 
+    past: tuple[int, ...] = ()
+    compensated = False
+
     def __init__(self, encoder: BevEncoder, ratio: float = 0.5, alpha: float = 1.0, beta: float = 1.0) -> None:
         super().__init__()
         channels = encoder.bev_channels
@@ -126,8 +129,8 @@ class Jepa(nn.Module):
         context = encoder(keep_voxels(x, ~masks.voxel_hidden))
         with torch.no_grad():
             target = self.target(keep_voxels(x, masks.voxel_hidden))
-        context = _put(_put(context, masks.hidden, self.mask_token), ~masks.hidden & ~masks.occupied, self.empty_token)
-        target = _put(target, masks.hidden & ~masks.occupied, self.empty_token)
+        context = put(put(context, masks.hidden, self.mask_token), ~masks.hidden & ~masks.occupied, self.empty_token)
+        target = put(target, masks.hidden & ~masks.occupied, self.empty_token)
         context = F.normalize(context, dim=1)
         prediction = F.normalize(self.predictor(context), dim=1)
         return context, prediction, F.normalize(target, dim=1)
@@ -157,14 +160,19 @@ class Jepa(nn.Module):
             found["occupied_iou"] = both / ((said & masks.hidden) | hidden_occupied).sum().clamp_min(1)
         return found
 
-    @torch.no_grad()
     def follow(self, encoder: BevEncoder, progress: float) -> None:
-        """EMA of the parameters, momentum 0.996 → 1 with `progress` 0..1; BatchNorm keeps its own statistics."""
-        momentum = EMA_START + (1.0 - EMA_START) * min(max(progress, 0.0), 1.0)
-        for mine, theirs in zip(self.target.parameters(), encoder.parameters(), strict=True):
-            mine.lerp_(theirs, 1.0 - momentum)
+        """After an optimiser step; `progress` 0..1 through the training."""
+        follow(self.target, encoder, progress)
 
 
-def _put(features: Tensor, cells: Tensor, token: Tensor) -> Tensor:
+@torch.no_grad()
+def follow(target: nn.Module, encoder: nn.Module, progress: float) -> None:
+    """EMA of the parameters, momentum 0.996 → 1 with `progress` 0..1; BatchNorm keeps its own statistics."""
+    momentum = EMA_START + (1.0 - EMA_START) * min(max(progress, 0.0), 1.0)
+    for mine, theirs in zip(target.parameters(), encoder.parameters(), strict=True):
+        mine.lerp_(theirs, 1.0 - momentum)
+
+
+def put(features: Tensor, cells: Tensor, token: Tensor) -> Tensor:
     """`token` at `cells`, features elsewhere."""
     return torch.where(cells[:, None], token[None, :, None, None], features)

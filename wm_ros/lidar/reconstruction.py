@@ -21,6 +21,9 @@ POSITIVE_WEIGHT = 5.0  # a voxel of a hidden cell is empty far more often than n
 class OccupancyReconstruction(nn.Module):
     """Same interface as `Jepa`: `forward` gives the loss of a batch, `follow` comes after each step."""
 
+    past: tuple[int, ...] = ()
+    compensated = False
+
     def __init__(self, encoder: BevEncoder, ratio: float = 0.5) -> None:
         super().__init__()
         self.ratio = ratio

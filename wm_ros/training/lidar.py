@@ -19,8 +19,9 @@ from torch.utils.data import Dataset
 from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
 from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig
-from wm_ros.lidar.jepa import Jepa, effective_rank
+from wm_ros.lidar.jepa import effective_rank
 from wm_ros.lidar.model import LidarModel
+from wm_ros.lidar.objectives import Objective, make_objective
 from wm_ros.lidar.occupancy import forecast_loss, warp
 from wm_ros.lidar.sparse import Sparse
 from wm_ros.training import lidar_fit
@@ -35,7 +36,8 @@ class LidarTrainConfig(TrainConfig):
     """`config/train/lidar.yaml`.
 
     Attributes:
-        pretrain_share: of the steps, with the JEPA loss. ratio, alpha, beta: of that loss.
+        pretrain_share: of the steps, with the label-free `objective`. ratio: share of cells that it hides.
+        alpha, beta: weights of prediction and spread, where it has them.
         finetune: whether the gradient of forecast and detection reaches the encoder.
         detection_share: of the steps after pre-training, for the head that `model.detection` describes.
         validation: share of episodes held out. fit_examples: for logistic regression, thresholds and calibrations.
@@ -43,6 +45,7 @@ class LidarTrainConfig(TrainConfig):
 
     model: LidarConfig = LidarConfig()
     pretrain_share: float = Field(0.35, ge=0, le=1)
+    objective: Objective = "jepa"
     ratio: float = Field(0.5, gt=0, lt=1)
     alpha: float = 1.0
     beta: float = 1.0
@@ -81,9 +84,9 @@ class LidarTask(Task):
         examples = lidar_fit.examples(self.fit_set, config.fit_examples, seed)
         self.logistic = lidar_fit.fit_linear(self.fit_set, examples, seed)
         lidar.head.linear.copy_(torch.from_numpy(self.logistic).float())
-        self.modules = torch.nn.ModuleDict(
-            {"model": lidar, "jepa": Jepa(lidar.encoder, config.ratio, config.alpha, config.beta)}
-        )
+        weights = {"alpha": config.alpha, "beta": config.beta} if config.objective in ("jepa", "multi_sweep") else {}
+        objective = make_objective(config.objective, lidar.encoder, ratio=config.ratio, **weights)
+        self.modules = torch.nn.ModuleDict({"model": lidar, "objective": objective})
         return self.train_set, self.validation_set
 
     def start_from(self, bundle: Path) -> None:
@@ -96,17 +99,19 @@ class LidarTask(Task):
             own = {f"model.{n}": v for n, v in self._model.state_dict().items() if n.startswith("detector.")}
             tensors = {n: v for n, v in tensors.items() if not n.startswith("model.detector.")} | own
         load_weights(self._model, tensors, "model", bundle)
-        self._jepa.target.load_state_dict(self._model.encoder.state_dict())
+        target = getattr(self._objective, "target", None)
+        if target is not None:
+            target.load_state_dict(self._model.encoder.state_dict())
 
     @property
     def pretrain_steps(self) -> int:
         return round(self.config.pretrain_share * self.config.steps)
 
     def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """JEPA loss for the first part of the steps, cross-entropy of the forecast for the rest."""
+        """The label-free loss for the first part of the steps, cross-entropy of the forecast for the rest."""
         if step < self.pretrain_steps:
-            sparse = _to(self.train_set.sweeps(batch), self._device)
-            return self._jepa(self._model.encoder, sparse)
+            clip = self.train_set.clip(batch, self._objective)
+            return self._objective(self._model.encoder, *(_moved(part, self._device) for part in clip))
         if self.detection is not None and self.detection.due(step - self.pretrain_steps):
             return self.detection.loss(self._model, batch, self.config.finetune)
         example = self.train_set.forecast(batch)
@@ -117,7 +122,7 @@ class LidarTask(Task):
     def after_step(self, step: int) -> None:
         """The target encoder follows while there is something to follow."""
         if step < self.pretrain_steps:
-            self._jepa.follow(self._model.encoder, (step + 1) / max(self.pretrain_steps, 1))
+            self._objective.follow(self._model.encoder, (step + 1) / max(self.pretrain_steps, 1))
 
     def validate(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
         """Cross-entropy of the forecast and of its logistic start, and whether the embedding has collapsed."""
@@ -172,10 +177,8 @@ class LidarTask(Task):
         return model
 
     @property
-    def _jepa(self) -> Jepa:
-        jepa = self.modules["jepa"]
-        assert isinstance(jepa, Jepa)
-        return jepa
+    def _objective(self) -> Any:
+        return self.modules["objective"]
 
     @property
     def _device(self) -> torch.device:
@@ -198,6 +201,13 @@ class LidarTask(Task):
 
 def _to(x: Sparse, device: torch.device) -> Sparse:
     return Sparse(x.features.to(device), x.sites.to(device), x.shape, x.batch)
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    """A sparse tensor, a list of them, or a plain tensor, on the device."""
+    if isinstance(part, list):
+        return [_to(x, device) for x in part]
+    return _to(part, device) if isinstance(part, Sparse) else part.to(device)
 
 
 def _split(sweeps: Sweeps, share: float, seed: int) -> tuple[set[int], set[int]]:

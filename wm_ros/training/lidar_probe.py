@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,13 +26,12 @@ from wm_ros.lidar import scoring
 from wm_ros.lidar.boxes import corners
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.encoder import BevEncoder, to_sparse
-from wm_ros.lidar.jepa import Jepa
-from wm_ros.lidar.reconstruction import OccupancyReconstruction
+from wm_ros.lidar.objectives import Objective, make_objective
 from wm_ros.lidar.voxels import Voxels, voxelise
 from wm_ros.training.lidar_cache import Sweeps
 from wm_ros.training.lidar_windows import SweepWindows
 
-STARTS = ("random", "jepa", "reconstruction")
+Start = Literal["random"] | Objective
 MODES = ("frozen", "finetuned")
 TASKS = ("road_user", "occupied_1s")
 
@@ -41,6 +40,7 @@ class ProbeConfig(StrictModel):
     """`config/probe.yaml`.
 
     Attributes:
+        starts: how the encoder begins; the first one is held against each of the others.
         shares: of the labelled episodes. seeds: of weights, order and masks.
         pretrain_steps, pretrain_batch, pretrain_lr: of both objectives. calibrate: batches of whole sweeps after
             pre-training, which has seen half sweeps only, for the statistics of BatchNorm.
@@ -50,6 +50,7 @@ class ProbeConfig(StrictModel):
     """
 
     model: LidarConfig = LidarConfig()
+    starts: tuple[Start, ...] = Field(("jepa", "random", "reconstruction"), min_length=2)
     shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     pretrain_steps: int = Field(200, ge=1)
@@ -151,12 +152,12 @@ def _cells_with_points(voxels: Voxels, model: LidarConfig) -> NDArray[np.bool_]:
 # ------------------------------------------------------------------------- starts
 
 
-def pretrained(start: str, windows: SweepWindows, config: ProbeConfig, seed: int) -> BevEncoder:
+def pretrained(start: Start, windows: SweepWindows, config: ProbeConfig, seed: int) -> BevEncoder:
     """The encoder after its pre-training (none for `random`), its BatchNorm calibrated on whole sweeps."""
     torch.manual_seed(seed)
     encoder = BevEncoder(config.model)
     if start != "random":
-        objective: nn.Module = Jepa(encoder) if start == "jepa" else OccupancyReconstruction(encoder)
+        objective = make_objective(start, encoder)
         parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
         optimiser = torch.optim.AdamW(parameters, lr=config.pretrain_lr, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -164,11 +165,11 @@ def pretrained(start: str, windows: SweepWindows, config: ProbeConfig, seed: int
         )
         for step, batch in enumerate(_drawn(windows, config.pretrain_batch, config.pretrain_steps, seed)):
             optimiser.zero_grad()
-            objective(encoder, windows.sweeps(batch))["loss"].backward()
+            objective(encoder, *windows.clip(batch, objective))["loss"].backward()
             nn.utils.clip_grad_norm_(parameters, 10.0)
             optimiser.step()
             schedule.step()
-            objective.follow(encoder, (step + 1) / config.pretrain_steps)  # type: ignore[operator]
+            objective.follow(encoder, (step + 1) / config.pretrain_steps)
     calibrate(encoder, windows, config, seed)
     return encoder
 

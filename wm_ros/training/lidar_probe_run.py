@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from wm_ros.lidar import scoring
 from wm_ros.lidar.jepa import effective_rank
 from wm_ros.training import lidar_probe
 from wm_ros.training.lidar_cache import open_sweeps
-from wm_ros.training.lidar_probe import MODES, STARTS, TASKS, ProbeConfig
+from wm_ros.training.lidar_probe import MODES, TASKS, ProbeConfig
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
@@ -45,10 +46,13 @@ def run(
         tests["transfer"] = lidar_probe.labelled_sweeps(open_sweeps(transfer, model, cache), whole)
     counts: dict[tuple[str, str, str, float], list[Array]] = {}  # (test, start, mode, share) → by seed
     ranks: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for seed in config.seeds:
-        for start in STARTS:
+        for start in config.starts:
             yield f"seed {seed}: {start}"
+            begin = time.perf_counter()
             encoder = lidar_probe.pretrained(start, windows, config, seed)
+            seconds.setdefault(start, []).append((time.perf_counter() - begin) / config.pretrain_steps)
             ranks.setdefault(start, []).append(_rank(encoder, tests["test"], config))
             for mode in MODES:
                 for share in config.shares:
@@ -57,7 +61,7 @@ def run(
                     for name, data in tests.items():
                         found = lidar_probe.score(own, head, data, config)
                         counts.setdefault((name, start, mode, share), []).append(found)
-    report = _report(counts, ranks, config, len(train), {name: len(data) for name, data in tests.items()})
+    report = _report(counts, ranks, seconds, config, len(train), {name: len(data) for name, data in tests.items()})
     (out / "probe.json").write_text(json.dumps(report, indent=1) + "\n")
     (out / "probe.md").write_text(table(report))
     plot(report, out / "probe.png")
@@ -71,23 +75,25 @@ def _rank(encoder: Any, data: list[lidar_probe.Labelled], config: ProbeConfig) -
 def _report(
     counts: dict[tuple[str, str, str, float], list[Array]],
     ranks: dict[str, list[float]],
+    seconds: dict[str, list[float]],
     config: ProbeConfig,
     labelled: int,
     tested: dict[str, int],
 ) -> dict[str, Any]:
-    """Figures by test, task, mode and share; the gains of JEPA over the two others with their intervals."""
+    """Figures by test, task, mode and share; the gains of the first start over the others."""
     rows = []
     for name, mode, share in sorted({(n, m, s) for n, _, m, s in counts}):
         for index, task in enumerate(TASKS):
-            stacks = {start: np.stack(counts[name, start, mode, share])[:, :, index] for start in STARTS}
-            if not stacks["jepa"][..., scoring.BINS :].sum():
+            stacks = {start: np.stack(counts[name, start, mode, share])[:, :, index] for start in config.starts}
+            first, *others = config.starts
+            if not stacks[first][..., scoring.BINS :].sum():
                 continue  # nothing of the kind in this test
             row: dict[str, Any] = {"test": name, "task": task, "mode": mode, "share": share}
             for start, stack in stacks.items():
                 each = [scoring.average_precision(one.sum(0)) for one in stack]
                 row[start] = {"ap": tidy(float(np.mean(each))), "by_seed": [tidy(ap) for ap in each]}
-            for other in ("random", "reconstruction"):
-                gain, low, high = _gain(stacks["jepa"], stacks[other])
+            for other in others:
+                gain, low, high = _gain(stacks[first], stacks[other])
                 row[f"gain_over_{other}"] = [tidy(gain), tidy(low), tidy(high)]
             rows.append(row)
     return {
@@ -96,6 +102,7 @@ def _report(
         "labelled_sweeps": labelled,
         "tested_sweeps": tested,
         "effective_rank": {start: [tidy(r, 4) for r in found] for start, found in ranks.items()},
+        "seconds_per_step": {start: tidy(float(np.median(found)), 3) for start, found in seconds.items()},
         "rows": rows,
     }
 
@@ -126,19 +133,19 @@ def _gain(ours: Array, theirs: Array) -> tuple[float, float, float]:
 
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    lines = [
-        "| test | what | encoder | labels | random | reconstruction | JEPA | JEPA over random | over reconstruction |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    first, *others = report["config"]["starts"]
+    names = ["test", "what", "encoder", "labels", first, *others, *(f"{first} over {other}" for other in others)]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in report["rows"]:
-        gains = [
-            "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row[f"gain_over_{other}"]) for other in ("random", "reconstruction")
-        ]
+        gains = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*row[f"gain_over_{other}"]) for other in others]
         cells = [row["test"], TITLES[row["task"]], row["mode"], f"{row['share']:.0%}"]
-        cells += [f"{row[start]['ap']:.3f}" for start in ("random", "reconstruction", "jepa")] + gains
+        cells += [f"{row[start]['ap']:.3f}" for start in (first, *others)] + gains
         lines.append("| " + " | ".join(cells) + " |")
-    ranks = ", ".join(f"{start} {np.mean(found):.1f}" for start, found in report["effective_rank"].items())
-    return "\n".join(lines) + f"\n\nEffective rank of the embedding on held-out sweeps: {ranks}.\n"
+    said = [
+        f"{start} {np.mean(found):.1f} ({report['seconds_per_step'][start]:.2g} s a step)"
+        for start, found in report["effective_rank"].items()
+    ]
+    return "\n".join(lines) + f"\n\nEffective rank of the embedding on held-out sweeps: {', '.join(said)}.\n"
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -152,7 +159,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     for (test, task, mode), axis in zip(panels, axes.ravel(), strict=False):
         rows = [r for r in report["rows"] if (r["test"], r["task"], r["mode"]) == (test, task, mode)]
         share = [100 * row["share"] for row in rows]
-        for start in STARTS:
+        for start in report["config"]["starts"]:
             axis.plot(share, [row[start]["ap"] for row in rows], marker="o", label=start)
             seeds = np.array([row[start]["by_seed"] for row in rows], np.float64)
             axis.fill_between(share, seeds.min(1), seeds.max(1), alpha=0.15)

@@ -114,6 +114,29 @@ class SweepWindows(Dataset[dict[str, int]]):
             voxels.append(voxelise(change.points(self.sources[source].cloud(number)), self.config.voxels))
         return to_sparse(voxels, self.config.voxels)
 
+    def clip(self, batch: dict[str, Tensor], objective: Any) -> list[Any]:
+        """What `objective.forward` takes besides the encoder: the newest sweeps, earlier ones, and their motions."""
+        if not objective.past:
+            return [self.sweeps(batch)]
+        now, past, motions = [], [[] for _ in objective.past], []  # type: ignore[var-annotated]
+        for index, seed in zip(batch["row"].tolist(), batch["seed"].tolist(), strict=True):
+            source, row = self.rows[index]
+            sweeps, change = self.sources[source], Augmentation.draw(seed, self.config.occupancy.azimuth_bins)
+            now.append(voxelise(change.points(sweeps.cloud(row)), self.config.voxels))
+            first = int(np.flatnonzero(sweeps.table["episode"] == sweeps.table["episode"][row])[0])
+            moves = []
+            for slot, back in enumerate(objective.past):
+                other = max(row - back, first)
+                here_from_there = change.motion(np.linalg.inv(sweeps.pose(row)) @ sweeps.pose(other))
+                points = change.points(sweeps.cloud(other))
+                if objective.compensated:
+                    points[:, :3] = grid.moved(points[:, :3], here_from_there)
+                past[slot].append(voxelise(points, self.config.voxels))
+                moves.append(np.linalg.inv(here_from_there))
+            motions.append(np.stack(moves))
+        out: list[Any] = [to_sparse(now, self.config.voxels), [to_sparse(p, self.config.voxels) for p in past]]
+        return out if objective.compensated else [*out, torch.from_numpy(np.stack(motions))]
+
     def forecast(self, batch: dict[str, Tensor]) -> dict[str, Tensor | Sparse]:
         """Everything the head and its loss need; see `ForecastHead.forward`. `scored` is 0 where there is no truth."""
         parts = [
