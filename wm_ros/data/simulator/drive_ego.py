@@ -40,10 +40,10 @@ class EgoWay:
         stops = not given and 0 < speed < 14 and rng.random() < 0.3
         begin, ramp = float(rng.uniform(-3, 9)), float(rng.uniform(2.5, 5))
         braking = rng.random() < 0.5
-        ahead = [j for j in network.junctions if 26 < j.u_m < min(speed * 9, 100)]
+        ahead = [j for j in network.junctions if 20 < j.u_m < min(speed * 9, 100)]
         corner = (1e9, 1e9)
         self.turns_at: Junction | None = None
-        if ahead and lane == main.lanes - 1 and rng.random() < 0.5:
+        if ahead and lane == main.lanes - 1 and rng.random() < 0.7:
             self.turns_at = ahead[int(rng.integers(len(ahead)))]
             ways = [way for way in SIDES if self.turns_at.crosses or way > 0]
             own, at = turn(network, self.turns_at, float(rng.choice(ways)), 1.0, True)

@@ -128,7 +128,10 @@ class Network:
         self.main = self._street(_wavy(travel_m, place.curvature_per_m, rng), place, lanes, rng)
         self.junctions: list[Junction] = []
         count = rng.poisson(place.junctions * (travel_m + BEHIND_M) / 100)
-        for u in sorted(rng.uniform(-60, travel_m + 60, count)):
+        near = rng.uniform(
+            20, 45, int(place.junctions > 0 and rng.random() < 0.3)
+        )  # soon reached, also in short drives
+        for u in sorted([*rng.uniform(-60, travel_m + 60, count), *near]):
             if not self.junctions or u - self.junctions[-1].u_m > 35:
                 self.junctions.append(self._junction(float(u), rng))
 

@@ -117,7 +117,7 @@ class Users:
         ego_u = passes_origin(line)
         wanted = self.ego.speed_mps * 1.3 if ego_lane and self.ego.speed_mps > 1 else wanted
         turns = [(o, into) for o in crossed for into in SIDES if o.crosses or not main or into > 0]
-        u, sparse = float(line.u[-1]) - float(rng.uniform(0, 20)), float(rng.uniform(0.5, 1.3)) * (1.0 if main else 1.6)
+        u, sparse = float(line.u[-1]) - float(rng.uniform(0, 20)), float(rng.uniform(0.4, 0.9)) * (1.0 if main else 1.6)
         who: list[tuple[int, Body, Line]] = []
         told_ego = False
         while u > 0:
