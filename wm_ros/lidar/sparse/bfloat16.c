@@ -3,10 +3,21 @@
  * Weights are packed in pairs of input channels: (places, cin / 2, cout, 2). cin is even and cout a multiple of 16.
  */
 #include "kernels.h"
+#include <string.h>
+
+/* to[i] = from[i] rounded to nearest, ties to even; not a number stays that. */
+API void wm_round(const float *from, uint16_t *to, int64_t first, int64_t last)
+{
+    for (int64_t i = first; i < last; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + i, sizeof bits);
+        uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        to[i] = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded);
+    }
+}
 
 #if defined(__AVX512BF16__) && defined(__x86_64__)
 #include <immintrin.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

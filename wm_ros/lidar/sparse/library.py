@@ -25,8 +25,9 @@ from wm_ros.lidar.sparse.tensor import Rulebook, Triple, grid_after
 
 NAME = "_kernels"
 MAX_KERNEL = 32
+PIECE = 1 << 16  # numbers that one thread rounds at a time
 BFLOAT16 = ("none", "AVX-512 BF16", "AMX")
-_POINTER = ctypes.c_void_p
+_POINTER, _i64 = ctypes.c_void_p, ctypes.c_int64
 
 
 class Convolution(ctypes.Structure):
@@ -105,7 +106,7 @@ def submanifold(sites: Tensor, shape: Triple) -> Rulebook:
     inputs, outputs = torch.empty(2, 26 * count, dtype=torch.int32).unbind(0)
     starts = torch.empty(28, dtype=torch.int64)
     if library().wm_submanifold(
-        pointer(sites), ctypes.c_int64(count), pointer(grid), pointer(inputs), pointer(outputs), pointer(starts)
+        pointer(sites), _i64(count), pointer(grid), pointer(inputs), pointer(outputs), pointer(starts)
     ):
         raise MemoryError(f"no memory for the keys of {count} sites")
     pairs = int(starts[-1])
@@ -124,8 +125,8 @@ def strided(
     words = -(-batch * out_shape[0] * out_shape[1] * out_shape[2] // 64)
     bits, before = torch.zeros(words, dtype=torch.int64), torch.empty(words, dtype=torch.int32)
     starts, cursors = torch.empty(places + 1, dtype=torch.int64), torch.empty(places, dtype=torch.int64)
-    known = [pointer(sites), ctypes.c_int64(count), pointer(geometry), pointer(bits), pointer(before)]
-    known += [ctypes.c_int64(words), pointer(starts)]
+    known = [pointer(sites), _i64(count), pointer(geometry), pointer(bits), pointer(before)]
+    known += [_i64(words), pointer(starts)]
     total = library().wm_strided_count(*known)
     inputs, outputs = torch.empty(2, int(starts[-1]), dtype=torch.int32).unbind(0)
     out_sites = torch.empty(total, 4, dtype=torch.int64)
@@ -139,9 +140,7 @@ def _bounds(book: Rulebook, side: str) -> Tensor:
         rows, count = (book.inputs, book.inputs_count) if side == "inputs" else (book.outputs, book.outputs_count)
         tiles = -(-count // library().wm_tile())
         found = torch.empty(book.places, tiles + 1, dtype=torch.int64)
-        library().wm_bounds(
-            pointer(rows), pointer(book.starts), ctypes.c_int64(book.places), ctypes.c_int64(tiles), pointer(found)
-        )
+        library().wm_bounds(pointer(rows), pointer(book.starts), _i64(book.places), _i64(tiles), pointer(found))
         book.bounds[side] = found
     return book.bounds[side]
 
@@ -170,10 +169,11 @@ def convolve(
     bounds = _bounds(book, to)
     _, cin, cout = weight.shape
     kind = bfloat16_kind() if bfloat16 and cin % 2 == 0 and cout % 16 == 0 else 0
-    x, weight = x.contiguous(), weight.contiguous()
+    x = x.contiguous()
     if kind:  # pairs of input channels side by side, as the instructions take them
-        x = x.to(torch.bfloat16)
-        weight = weight.to(torch.bfloat16).unflatten(1, (cin // 2, 2)).transpose(2, 3).contiguous()
+        x, weight = _rounded(x), _rounded(_copied(weight.unflatten(1, (cin // 2, 2)).transpose(2, 3)))
+    else:
+        weight = _copied(weight)
     y = torch.empty(sites, cout)
     pairs = (book.outputs, book.inputs) if backwards else (book.inputs, book.outputs)
     scale, shift = affine or (None, None)
@@ -194,8 +194,22 @@ def convolve(
         pointer(y),
     )
     code, last = (library().wm_convolve_bfloat16, [ctypes.c_int32(kind)]) if kind else (library().wm_convolve, [])
-    in_parallel(lambda a, b: code(ctypes.byref(job), ctypes.c_int64(a), ctypes.c_int64(b), *last), bounds.shape[1] - 1)
+    in_parallel(lambda a, b: code(ctypes.byref(job), _i64(a), _i64(b), *last), bounds.shape[1] - 1)
     return y
+
+
+def _copied(x: Tensor) -> Tensor:
+    """Contiguous. numpy copies: to wake torch's threads for some kilobytes costs more than it saves."""
+    return torch.from_numpy(np.ascontiguousarray(x.detach().numpy()))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """Contiguous float32 as bfloat16."""
+    out = torch.empty(x.shape, dtype=torch.bfloat16)
+    code, known = library().wm_round, (pointer(x), pointer(out))
+    pieces = -(-x.numel() // PIECE)
+    in_parallel(lambda a, b: code(*known, _i64(a * PIECE), _i64(min(b * PIECE, x.numel()))), pieces)
+    return out
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, book: Rulebook, *, backwards: bool = False) -> Tensor:
@@ -212,13 +226,13 @@ def weight_gradient(x: Tensor, gradient: Tensor, book: Rulebook, *, backwards: b
             begin, end = (0, len(x)) if own else (starts[place], starts[place + 1])
             library().wm_weight_gradient(
                 pointer(x),
-                ctypes.c_int64(cin),
+                _i64(cin),
                 pointer(gradient),
-                ctypes.c_int64(cout),
+                _i64(cout),
                 None if own else pointer(sides[0]),
                 None if own else pointer(sides[1]),
-                ctypes.c_int64(begin),
-                ctypes.c_int64(end),
+                _i64(begin),
+                _i64(end),
                 pointer(out[place]),
             )
 
