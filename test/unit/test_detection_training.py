@@ -73,7 +73,7 @@ def test_boxes_are_changed_as_their_points_are(data: LabelledSweeps) -> None:
 
 def test_objects_with_few_points_are_ignored_in_the_targets(data: LabelledSweeps, model: LidarModel) -> None:
     assert model.detector is not None
-    shape, cell_m = grid_of(model.encoder, model.detector)
+    shape, cell_m = grid_of(model.config, model.detector)
     assert shape == (64, 64) and cell_m == pytest.approx(0.4)
     wanted = 0
     for index in range(len(data)):

@@ -11,6 +11,7 @@ from wm_ros.errors import BundleError
 from wm_ros.evaluation.lidar import LidarScorer
 from wm_ros.lidar import Lidar, baselines, grid, scoring
 from wm_ros.lidar.config import EncoderConfig, LidarConfig, OccupancyConfig, VoxelConfig
+from wm_ros.lidar.encoder import to_sparse
 from wm_ros.lidar.model import LidarModel
 from wm_ros.lidar.occupancy import warp
 from wm_ros.lidar.voxels import voxelise
@@ -360,9 +361,24 @@ def test_scores_are_the_same_again(bundle) -> None:
             np.testing.assert_array_equal(one.statistics[method], other.statistics[method])
 
 
-def test_a_config_whose_grids_do_not_fit_is_refused() -> None:
+def test_a_grid_that_the_strides_do_not_divide_is_refused_with_the_number_to_choose() -> None:
     raw = CONFIG.model_dump()
-    with pytest.raises(ValueError, match="must be half of"):
-        LidarConfig.model_validate(raw | {"voxels": raw["voxels"] | {"size_m": (0.1, 0.1, 0.1)}})
-    with pytest.raises(ValueError, match="as far as the occupancy grid"):
-        LidarConfig.model_validate(raw | {"occupancy": raw["occupancy"] | {"cells": 128}})
+    with pytest.raises(ValueError, match="multiple of 4"):
+        LidarConfig.model_validate(raw | {"voxels": raw["voxels"] | {"size_m": (0.2, 0.19, 0.1)}})
+
+
+def test_a_bev_map_of_another_grid_is_laid_under_the_forecast() -> None:
+    """A front view as of the paper: what lies at a place ahead must lie there on the forecast's grid too."""
+    front = VoxelConfig(range_m=(0.0, -6.4, -3.0, 12.8, 6.4, 1.0), size_m=(0.1, 0.1, 0.1))
+    raw = CONFIG.model_dump() | {"voxels": front.model_dump()}
+    model = LidarModel(LidarConfig.model_validate(raw)).eval()
+    points = np.array([[8.2, 3.0, -1.0, 0.5]], np.float32) + np.random.default_rng(0).normal(0, 0.1, (200, 4))
+    with torch.no_grad():
+        bev = model.encode(to_sparse([voxelise(points.astype(np.float32), front)], front))
+    side = CONFIG.occupancy.cells // 2
+    assert bev.shape == (1, model.encoder.bev_channels, side, side)
+    strength = bev[0].abs().sum(0)
+    row, column = divmod(int(strength.argmax()), side)
+    place_m = (np.array([column, row]) - side / 2 + 0.5) * model.cell_m
+    np.testing.assert_allclose(place_m, [8.2, 3.0], atol=model.cell_m)
+    assert not strength[:, : side // 2 - 1].any(), "nothing is known behind"

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from wm_ros.lidar.config import EncoderConfig, LidarConfig, OccupancyConfig, VoxelConfig
-from wm_ros.lidar.encoder import BevEncoder
+from wm_ros.lidar.encoder import BevEncoder, to_sparse
 from wm_ros.lidar.objectives import make_objective
 from wm_ros.lidar.sigreg import gaussian_distance
+from wm_ros.lidar.voxels import voxelise
+from wm_ros.paths import CONFIG as CONFIG_FOLDER
+from wm_ros.training.lidar import LidarTrainConfig
 from wm_ros.training.lidar_cache import open_sweeps
 from wm_ros.training.lidar_windows import SweepWindows
+from wm_ros.training.task import read_config
 
 CONFIG = LidarConfig(
     voxels=VoxelConfig(range_m=(-12.8, -12.8, -3, 12.8, 12.8, 1), size_m=(0.2, 0.2, 0.1)),
@@ -91,3 +95,23 @@ def test_masks_of_several_sweeps_follow_the_union_of_their_cells(windows: SweepW
         row, column = sweep.sites[:, 2] // encoder.stride[0], sweep.sites[:, 3] // encoder.stride[1]
         assert masks.occupied[b, row, column].all()
         assert torch.equal(masks.hidden[b, row, column], hidden)
+
+
+@pytest.mark.parametrize(
+    ("file", "shape"), [("lidar_kitti_paper.yaml", (256, 200, 176)), ("lidar_waymo_paper.yaml", (256, 188, 188))]
+)
+def test_the_paper_configs_have_the_published_shapes_and_train_a_step(file: str, shape: tuple[int, int, int]) -> None:
+    config = read_config(CONFIG_FOLDER / "train" / file, LidarTrainConfig)
+    torch.manual_seed(0)
+    encoder = BevEncoder(config.model)
+    weights = sum(p.numel() for name, p in encoder.named_parameters() if name.endswith("convolution.weight"))
+    assert 0.70e6 < weights < 0.72e6, "0.71 M weights of convolutions"
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform((2, -30, -1.5), (60, 30, 0.5), (400, 3)), rng.random((400, 1))], 1)
+    x = to_sparse([voxelise(points.astype(np.float32), config.model.voxels)], config.model.voxels)
+    objective = make_objective(config.objective, encoder, ratio=config.ratio, alpha=config.alpha, beta=config.beta)
+    losses = objective(encoder, x)
+    losses["loss"].backward()
+    with torch.no_grad():
+        assert encoder.eval()(x).shape[1:] == shape
+    assert torch.isfinite(losses["loss"]) and objective.mask_token.grad.abs().sum() > 0

@@ -121,7 +121,7 @@ class Lidar(Capability):
             return None
         voxelised = time.perf_counter()
         with torch.inference_mode():
-            bev = self.model.encoder(to_sparse([voxels], self.config.voxels, self.device))
+            bev = self.model.encode(to_sparse([voxels], self.config.voxels, self.device))
             tokens = self.model.tokens(bev)[0].cpu().numpy()
         encoded = time.perf_counter()
         if not np.isfinite(tokens).all():
@@ -133,7 +133,7 @@ class Lidar(Capability):
         detections = self._detect(sample, bev) if "detections" in self.wanted else None
         embedding = bev[0].cpu().numpy() if "embedding" in self.wanted else np.zeros((0, 0, 0), np.float32)
         said = BevTokens(sample.stamp_ns, sample.frame_id, tokens)
-        cell_m = self.model.encoder.cell_m
+        cell_m = self.model.cell_m
         return LidarPrediction(
             sample.stamp_ns,
             sample.frame_id,
@@ -188,7 +188,7 @@ class Lidar(Capability):
         rasterised = time.perf_counter()
         with torch.inference_mode():
             there_from_here = torch.from_numpy(np.linalg.inv(moves[back]))[None].to(self.device)
-            old = warp(seen[back].bev, there_from_here, self.model.encoder.cell_m)
+            old = warp(seen[back].bev, there_from_here, self.model.cell_m)
             logits = self.model.head(
                 torch.from_numpy(feature)[None].to(self.device),
                 torch.from_numpy(rasters(recent, older, grid))[None].to(self.device),

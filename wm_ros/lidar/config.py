@@ -123,17 +123,12 @@ class LidarConfig(StrictModel):
     extrapolate_s: float = Field(default=0.15, gt=0)
 
     @model_validator(mode="after")
-    def _grids_fit(self) -> Self:
-        """The head lays the BEV map over the forecast's grid: two by two of its cells under each cell of the map."""
-        half_m = self.occupancy.cells * self.occupancy.cell_m / 2
-        x0, y0, _, x1, y1, _ = self.voxels.range_m
-        if any(abs(edge - half_m) > 1e-6 for edge in (-x0, -y0, x1, y1)):
-            raise ValueError(f"voxels.range_m must reach {half_m:g} m to each side, as far as the occupancy grid")
-        for axis in (1, 2):
+    def _strides_fit(self) -> Self:
+        for axis, name in ((1, "y"), (2, "x")):
             stride = math.prod(level[axis] for level in self.encoder.strides)
-            if self.voxels.shape[axis] != stride * self.occupancy.cells // 2:
+            if self.voxels.shape[axis] % stride:
                 raise ValueError(
-                    f"voxels {self.voxels.shape[axis]} over strides {stride} must be half of "
-                    f"occupancy.cells {self.occupancy.cells}"
+                    f"voxels.range_m and size_m give {self.voxels.shape[axis]} voxels along {name}; the strides of the "
+                    f"encoder need a multiple of {stride}"
                 )
         return self

@@ -192,10 +192,10 @@ class LidarTask(Task):
         model = self._model
         # In training the statistics of BatchNorm follow even where the weights do not: pre-training saw half sweeps.
         with torch.set_grad_enabled(finetune and torch.is_grad_enabled()):
-            now = model.encoder(_to(example["now"], self._device))
+            now = model.encode(_to(example["now"], self._device))
         with torch.no_grad():
-            past = model.encoder(_to(example["past"], self._device))
-            past = warp(past, self._tensor(example["past_from_here"]), model.encoder.cell_m)
+            past = model.encode(_to(example["past"], self._device))
+            past = warp(past, self._tensor(example["past_from_here"]), model.cell_m)
         return model.head(self._tensor(example["features"]), self._tensor(example["rasters"]), now, past)
 
 

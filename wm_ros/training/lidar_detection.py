@@ -15,7 +15,7 @@ from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.detection import IGNORED, DetectionHead, Targets, class_of, detection_loss, make_targets
 from wm_ros.lidar.detection_ap import Scene, average_precision
 from wm_ros.lidar.detection_rules import MIN_OVERLAP, Key, scenes
-from wm_ros.lidar.encoder import BevEncoder, to_sparse
+from wm_ros.lidar.encoder import to_sparse
 from wm_ros.lidar.model import LidarModel
 from wm_ros.lidar.sparse import Sparse
 from wm_ros.lidar.voxels import voxelise
@@ -79,20 +79,19 @@ class LabelledSweeps(Dataset[dict[str, int]]):
         return voxels, make_targets(boxes, classes, shape, cell_m, detection)
 
 
-def grid_of(encoder: BevEncoder, detector: DetectionHead) -> tuple[tuple[int, int], float]:
+def grid_of(config: LidarConfig, detector: DetectionHead) -> tuple[tuple[int, int], float]:
     """(rows, columns) and edge in metres of the head's cells."""
-    rows, columns = encoder.bev_shape
-    return (2 * rows, 2 * columns), detector.cell_m
+    return (config.occupancy.cells, config.occupancy.cells), detector.cell_m
 
 
 def step_loss(model: LidarModel, data: LabelledSweeps, batch: dict[str, Tensor], finetune: bool) -> dict[str, Tensor]:
     """The head's loss on a batch; its gradient reaches the encoder only where asked for."""
     detector = model.detector
     assert detector is not None
-    sparse, targets = data.batch(batch, *grid_of(model.encoder, detector))
+    sparse, targets = data.batch(batch, *grid_of(model.config, detector))
     device = next(detector.parameters()).device
     with torch.set_grad_enabled(finetune and torch.is_grad_enabled()):
-        bev = model.encoder(Sparse(sparse.features.to(device), sparse.sites.to(device), sparse.shape, sparse.batch))
+        bev = model.encode(Sparse(sparse.features.to(device), sparse.sites.to(device), sparse.shape, sparse.batch))
     heat, values = detector(bev)
     return detection_loss(heat, values, targets, detector.config)
 
@@ -107,7 +106,7 @@ def evaluate(model: LidarModel, data: LabelledSweeps, indices: list[int]) -> dic
         number, row = data.rows[index]
         labels = data.labels(index)
         voxels = voxelise(data.sources[number].cloud(row), data.config.voxels)
-        found = detector.detect(model.encoder(to_sparse([voxels], data.config.voxels)))
+        found = detector.detect(model.encode(to_sparse([voxels], data.config.voxels)))
         names = tuple(detector.config.classes[kind] for kind in found.classes)
         truth = Boxes(0, "", labels.boxes, labels.names, tuple(range(len(labels.names))))
         for key, scene in scenes(truth, labels.points, found.boxes, names, found.scores):

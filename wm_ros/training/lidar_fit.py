@@ -65,10 +65,10 @@ def score_rows(
 @torch.no_grad()
 def _logits(model: LidarModel, data: SweepWindows, example: dict[str, Any]) -> NDArray[np.float32]:
     def bev(name: str) -> torch.Tensor:
-        return model.encoder(to_sparse([example[name]], data.config.voxels))
+        return model.encode(to_sparse([example[name]], data.config.voxels))
 
     past_from_here = torch.from_numpy(example["past_from_here"])[None]
-    old = warp(bev("past_voxels"), past_from_here, model.encoder.cell_m)
+    old = warp(bev("past_voxels"), past_from_here, model.cell_m)
     features, seen = (torch.from_numpy(example[name])[None] for name in ("features", "rasters"))
     logits: NDArray[np.float32] = model.head(features, seen, bev("voxels"), old)[0].numpy()
     return logits

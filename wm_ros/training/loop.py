@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def train(
     adamw = torch.optim.AdamW(
         task.trainable(), lr=config.optimiser.lr, weight_decay=config.optimiser.weight_decay, betas=(0.9, 0.99)
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda s: _cosine(s, config))
+    schedule = _schedule(adamw, config)
     task.modules.to(fabric.device)
     optimiser: Any = fabric.setup_optimizers(adamw)
 
@@ -159,6 +160,14 @@ def _forget_rows_after(log: Path, step: int) -> None:
     log.write_text("".join(f"{line}\n" for line in kept))
 
 
+def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    if config.optimiser.schedule == "cosine":
+        return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, config))
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.optimiser.lr, config.steps + 1, pct_start=0.4, div_factor=10, final_div_factor=1e4
+    )
+
+
 def _cosine(step: int, config: TrainConfig) -> float:
     warmup = max(1, round(config.optimiser.warmup_fraction * config.steps))
     if step < warmup:
@@ -216,9 +225,10 @@ def _load_checkpoint(path: Path, task: Task, optimiser: Any, schedule: Any) -> i
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    schedule.last_epoch = step
-    for group, base_lr, factor in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
-        group["lr"] = base_lr * factor(step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that optimiser steps are missing: they were taken before
+        for _ in range(step):
+            schedule.step()
     return step
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import yaml
@@ -17,8 +17,14 @@ from wm_ros.errors import UserError
 
 
 class OptimiserConfig(StrictModel):
-    """AdamW with linear warm-up and cosine decay to zero."""
+    """AdamW.
 
+    Attributes:
+        schedule: `cosine` is a linear warm-up and a cosine decay to zero; `one_cycle` is that of AD-L-JEPA: cosine from
+            a tenth of `lr` to `lr` in the first 40 % and down to nothing, momentum 0.95 → 0.85 → 0.95.
+    """
+
+    schedule: Literal["cosine", "one_cycle"] = "cosine"
     lr: float = 3e-4
     weight_decay: float = 0.01
     warmup_fraction: float = 0.04

@@ -124,20 +124,32 @@ PANEL(panel16, v16, 16, 8, 1)
 PANEL(panel8, v8, 8, 8, 1)
 PANEL(panel1, float, 1, 4, 1)
 
-/* g (cin, cout) = sum over the pairs begin .. end of x[in]^T y[out]; inputs NULL: every row meets itself. */
-API void wm_weight_gradient(const float *x, int64_t cin, const float *y, int64_t cout, const int32_t *inputs,
-    const int32_t *outputs, int64_t begin, int64_t end, float *g)
+#define PAIRS 64 /* whose rows stay in the nearest cache while all panels pass over them */
+
+/* g (places, cin, cout): for places first .. last the sum over their pairs of x[in]^T y[out], c->y being a gradient. Tile
+ * after tile of outputs, so that the rows which neighbouring places share are still in cache; within a place pairs are
+ * added in ascending order, whatever first and last are. */
+API void wm_weight_gradient(const Convolution *c, float *gradient, int64_t first, int64_t last)
 {
-    int32_t self[128];
-    memset(g, 0, (size_t)(cin * cout) * sizeof(float));
-    for (int64_t p = begin; p < end; p += 128) { /* so many rows stay in cache while all panels pass over them */
-        int64_t n = p + 128 < end ? 128 : end - p, at = 0;
-        const int32_t *in = inputs ? inputs + p : self, *out = inputs ? outputs + p : self;
-        for (int64_t i = 0; !inputs && i < n; i++) self[i] = (int32_t)(p + i);
-        for (; at + 64 <= cout; at += 64) panel64(x, cin, y + at, cout, in, out, n, g + at);
-        for (; at + 32 <= cout; at += 32) panel32(x, cin, y + at, cout, in, out, n, g + at);
-        for (; at + 16 <= cout; at += 16) panel16(x, cin, y + at, cout, in, out, n, g + at);
-        for (; at + 8 <= cout; at += 8) panel8(x, cin, y + at, cout, in, out, n, g + at);
-        for (; at < cout; at++) panel1(x, cin, y + at, cout, in, out, n, g + at);
-    }
+    const float *x = c->x, *y = c->y;
+    int64_t cin = c->cin, cout = c->cout;
+    int32_t self[PAIRS];
+    memset(gradient + first * cin * cout, 0, (size_t)((last - first) * cin * cout) * sizeof(float));
+    for (int64_t t = 0; t < c->tiles; t++)
+        for (int64_t k = first; k < last; k++) {
+            const int64_t *bound = c->bounds + k * (c->tiles + 1) + t;
+            int own = k == c->centre;
+            int64_t p = own ? t * TILE : bound[0], end = own ? (t + 1 < c->tiles ? p + TILE : c->sites) : bound[1];
+            float *g = gradient + k * cin * cout;
+            for (; p < end; p += PAIRS) {
+                int64_t n = p + PAIRS < end ? PAIRS : end - p, at = 0;
+                const int32_t *in = own ? self : c->inputs + p, *out = own ? self : c->outputs + p;
+                for (int64_t i = 0; own && i < n; i++) self[i] = (int32_t)(p + i);
+                for (; at + 64 <= cout; at += 64) panel64(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at + 32 <= cout; at += 32) panel32(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at + 16 <= cout; at += 16) panel16(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at + 8 <= cout; at += 8) panel8(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at < cout; at++) panel1(x, cin, y + at, cout, in, out, n, g + at);
+            }
+        }
 }

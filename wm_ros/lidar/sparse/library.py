@@ -77,13 +77,16 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
-def in_parallel(work: Callable[[int, int], object], count: int) -> None:
-    """work(first, last) over 0 .. count, by as many threads as torch may use; C code leaves the interpreter free."""
+def in_parallel(work: Callable[[int, int], object], count: int, each: int = 8) -> None:
+    """work(first, last) over 0 .. count, by as many threads as torch may use, in about `each` pieces for each.
+
+    C code leaves the interpreter free.
+    """
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
         work(0, count)
         return
-    cuts = np.linspace(0, count, min(8 * threads, count) + 1).round().astype(int).tolist()
+    cuts = np.linspace(0, count, min(each * threads, count) + 1).round().astype(int).tolist()
     pieces = iter(list(pairwise(cuts)))  # whoever is free takes the next one
 
     def take() -> None:
@@ -165,8 +168,6 @@ def convolve(
         bfloat16: round inputs and weights to bfloat16; sums stay float32.
         affine: scale and shift (C_out,), then ReLU: a BatchNorm in evaluation and what follows it.
     """
-    to, sites = ("inputs", book.inputs_count) if backwards else ("outputs", book.outputs_count)
-    bounds = _bounds(book, to)
     _, cin, cout = weight.shape
     kind = bfloat16_kind() if bfloat16 and cin % 2 == 0 and cout % 16 == 0 else 0
     x = x.contiguous()
@@ -174,27 +175,10 @@ def convolve(
         x, weight = _rounded(x), _rounded(_copied(weight.unflatten(1, (cin // 2, 2)).transpose(2, 3)))
     else:
         weight = _copied(weight)
-    y = torch.empty(sites, cout)
-    pairs = (book.outputs, book.inputs) if backwards else (book.inputs, book.outputs)
-    scale, shift = affine or (None, None)
-    job = Convolution(
-        pointer(x),
-        pointer(weight),
-        cin,
-        cout,
-        pointer(pairs[0]),
-        pointer(pairs[1]),
-        pointer(bounds),
-        book.places,
-        bounds.shape[1] - 1,
-        book.centre,
-        sites,
-        pointer(scale) if scale is not None else None,
-        pointer(shift) if shift is not None else None,
-        pointer(y),
-    )
+    y = torch.empty(book.inputs_count if backwards else book.outputs_count, cout)
+    job = _job(x, weight, cin, cout, book, backwards, y, affine or (None, None))
     code, last = (library().wm_convolve_bfloat16, [ctypes.c_int32(kind)]) if kind else (library().wm_convolve, [])
-    in_parallel(lambda a, b: code(ctypes.byref(job), _i64(a), _i64(b), *last), bounds.shape[1] - 1)
+    in_parallel(lambda a, b: code(ctypes.byref(job), _i64(a), _i64(b), *last), int(job.tiles))
     return y
 
 
@@ -217,24 +201,39 @@ def weight_gradient(x: Tensor, gradient: Tensor, book: Rulebook, *, backwards: b
     x, gradient = x.contiguous(), gradient.contiguous()
     cin, cout = x.shape[1], gradient.shape[1]
     out = torch.empty(book.places, cin, cout)
-    sides = (book.outputs, book.inputs) if backwards else (book.inputs, book.outputs)
-    starts = book.starts.tolist()
-
-    def work(first: int, last: int) -> None:
-        for place in range(first, last):
-            own = place == book.centre
-            begin, end = (0, len(x)) if own else (starts[place], starts[place + 1])
-            library().wm_weight_gradient(
-                pointer(x),
-                _i64(cin),
-                pointer(gradient),
-                _i64(cout),
-                None if own else pointer(sides[0]),
-                None if own else pointer(sides[1]),
-                _i64(begin),
-                _i64(end),
-                pointer(out[place]),
-            )
-
-    in_parallel(work, book.places)
+    job = _job(x, None, cin, cout, book, backwards, gradient)
+    code = library().wm_weight_gradient
+    # Few pieces: neighbouring places share rows, which are then still in cache.
+    in_parallel(lambda a, b: code(ctypes.byref(job), pointer(out), _i64(a), _i64(b)), book.places, each=3)
     return out
+
+
+def _job(
+    x: Tensor,
+    weight: Tensor | None,
+    cin: int,
+    cout: int,
+    book: Rulebook,
+    backwards: bool,
+    y: Tensor,
+    affine: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Convolution:
+    bounds = _bounds(book, "inputs" if backwards else "outputs")
+    inputs, outputs = (book.outputs, book.inputs) if backwards else (book.inputs, book.outputs)
+    optional = [pointer(part) if part is not None else None for part in (weight, *affine)]
+    return Convolution(
+        pointer(x),
+        optional[0],
+        cin,
+        cout,
+        pointer(inputs),
+        pointer(outputs),
+        pointer(bounds),
+        book.places,
+        bounds.shape[1] - 1,
+        book.centre,
+        len(y),
+        optional[1],
+        optional[2],
+        pointer(y),
+    )
