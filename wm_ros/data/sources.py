@@ -125,7 +125,10 @@ def number_range(text: str, source: str = "") -> list[int]:
 def _simulated(kind: str, options: dict[str, str], source: str) -> list[Episode]:
     from wm_ros.data import simulator
 
-    makers: dict[str, Callable[..., Iterator[Sample]]] = {"drive": simulator.drive_samples, "tabletop": simulator.tabletop_samples}
+    makers: dict[str, Callable[..., Iterator[Sample]]] = {
+        "drive": simulator.drive_samples,
+        "tabletop": simulator.tabletop_samples,
+    }
     if kind not in makers:
         raise UserError(f"source '{source}': no simulation '{kind}'; choose sim:drive or sim:tabletop")
     seeds = number_range(options.pop("seeds", "0-99"), source)
