@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from wm_ros.lidar.config import EncoderConfig, LidarConfig, OccupancyConfig, VoxelConfig
 from wm_ros.lidar.encoder import BevEncoder
-from wm_ros.lidar.jepa import Jepa, draw_masks, effective_rank, keep_voxels, spread_penalty
+from wm_ros.lidar.jepa import Jepa, draw_masks, keep_voxels, spread_penalty
+from wm_ros.lidar.representation import effective_rank
 from wm_ros.lidar.sparse import Sparse
 
 CONFIG = LidarConfig(

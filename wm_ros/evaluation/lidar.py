@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wm_ros.bundle import load_bundle, select
 from wm_ros.evaluation.detection import DetectionScorer
 from wm_ros.evaluation.lidar_pictures import bev_picture, forecast_picture
+from wm_ros.evaluation.lidar_representation import RepresentationScorer
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.lidar import baselines, grid, scoring
 from wm_ros.lidar.config import LidarConfig
@@ -77,10 +78,12 @@ class LidarScorer(Scorer):
         self._pictures: dict[str, NDArray[np.uint8]] = {}
         self._drawn = -1.0
         self._detection = DetectionScorer(self.config)
+        self._representation = RepresentationScorer(self.config, tensors)
 
     def observe(self, sample: Sample) -> None:
         """Odometry says where sweeps were taken; a sweep is history for some forecasts and truth for others."""
         self._detection.observe(sample)
+        self._representation.observe(sample)
         if isinstance(sample, EgoPose) and is_pose(sample.matrix):
             if not self._track.add(sample):
                 self._forget()
@@ -99,6 +102,7 @@ class LidarScorer(Scorer):
         if not isinstance(prediction, LidarPrediction) or not self._recent:
             return
         self._detection.predict(prediction)
+        self._representation.predict(prediction)
         now = self._recent[-1]
         if "embedding" not in self._pictures and prediction.embedding.size:
             picture = bev_picture(prediction.embedding, now.scan, self.config.occupancy)
@@ -140,7 +144,7 @@ class LidarScorer(Scorer):
                 if sums:
                     statistics = {method: np.stack(rows) for method, rows in sums.items()}
                     metrics.append(Metric(f"{figure}@{horizon:.1f}s", unit, better, statistics, pooled))
-        metrics += self._detection.metrics()
+        metrics += self._detection.metrics() + self._representation.metrics()
         return Scores(metrics, self._rows, self._pictures | self._detection.pictures())
 
     # ------------------------------------------------------------------------- parts

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_ros.lidar.encoder import BevEncoder
+from wm_ros.lidar.representation import effective_rank
 from wm_ros.lidar.sparse import Sparse
 
 OCCUPIED_WEIGHT, EMPTY_WEIGHT = 0.75, 0.25
@@ -86,14 +87,6 @@ def spread_penalty(features: Tensor, cells: Tensor) -> Tensor:
     return torch.stack(penalties).mean() if penalties else features.sum() * 0.0
 
 
-def effective_rank(values: Tensor) -> Tensor:
-    """exp of the entropy of the normalised eigenvalues of the channel covariance; `values`: (N, C)."""
-    centred = values.float() - values.float().mean(0)
-    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / max(len(values) - 1, 1)).clamp_min(0)
-    share = eigenvalues / eigenvalues.sum().clamp_min(1e-12)
-    return torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
-
-
 class Predictor(nn.Sequential):
     """Three 3 × 3 convolutions with BatchNorm and ReLU, the last one too."""
 
@@ -148,8 +141,8 @@ class Jepa(nn.Module):
             "loss": self.alpha * distance + self.beta * spread,
             "jepa_distance": distance,
             "jepa_spread": spread,
-            "cosine_occupied": at_occupied,
-            "cosine_empty": at_empty,
+            "masked_cosine_occupied": at_occupied,
+            "masked_cosine_empty": at_empty,
         }
         with torch.no_grad():
             seen = target.permute(0, 2, 3, 1)[hidden_occupied]
@@ -157,7 +150,7 @@ class Jepa(nn.Module):
             # Which hidden cells are occupied, read off the prediction without labels.
             said = (prediction * F.normalize(self.empty_token, dim=0)[:, None, None]).sum(1) < 0.5
             both = (said & hidden_occupied).sum()
-            found["occupied_iou"] = both / ((said & masks.hidden) | hidden_occupied).sum().clamp_min(1)
+            found["occupied_iou_label_free"] = both / ((said & masks.hidden) | hidden_occupied).sum().clamp_min(1)
         return found
 
     def follow(self, encoder: BevEncoder, progress: float) -> None:

@@ -20,12 +20,12 @@ from wm_ros.lidar.jepa import (
     OCCUPIED_WEIGHT,
     Masks,
     draw_masks,
-    effective_rank,
     follow,
     keep_voxels,
     put,
     spread_penalty,
 )
+from wm_ros.lidar.representation import effective_rank
 from wm_ros.lidar.sparse import Sparse
 
 
@@ -89,8 +89,8 @@ class MultiSweepJepa(nn.Module):
             "loss": self.alpha * distance + self.beta * spread,
             "jepa_distance": distance,
             "jepa_spread": spread,
-            "cosine_occupied": at_occupied,
-            "cosine_empty": at_empty,
+            "masked_cosine_occupied": at_occupied,
+            "masked_cosine_empty": at_empty,
             "target_rank": effective_rank(targets[0].permute(0, 2, 3, 1)[hidden]),
         }
 

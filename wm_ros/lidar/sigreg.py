@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from wm_ros.lidar.encoder import BevEncoder
-from wm_ros.lidar.jepa import EMPTY_WEIGHT, OCCUPIED_WEIGHT, Predictor, draw_masks, effective_rank, keep_voxels, put
+from wm_ros.lidar.jepa import EMPTY_WEIGHT, OCCUPIED_WEIGHT, Predictor, draw_masks, keep_voxels, put
+from wm_ros.lidar.representation import effective_rank
 from wm_ros.lidar.sparse import Sparse
 
 DIRECTIONS, KNOTS, REACH = 256, 17, 3.0

@@ -16,13 +16,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle, select
 from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig
-from wm_ros.lidar.jepa import effective_rank
 from wm_ros.lidar.model import LidarModel
 from wm_ros.lidar.objectives import Objective, make_objective
 from wm_ros.lidar.occupancy import forecast_loss, warp
+from wm_ros.lidar.representation import effective_rank
 from wm_ros.lidar.sparse import Sparse
 from wm_ros.training import lidar_fit
 from wm_ros.training.lidar_cache import Sweeps, open_sweeps
@@ -57,7 +57,7 @@ class LidarTrainConfig(TrainConfig):
 
 
 class LidarTask(Task):
-    """Encoder and head are exported; predictor, tokens and target encoder stay behind."""
+    """Encoder and heads are exported, and of JEPA what `wm eval` needs to look at hidden cells."""
 
     name: ClassVar[str] = "lidar"
     config_type = LidarTrainConfig
@@ -99,9 +99,11 @@ class LidarTask(Task):
             own = {f"model.{n}": v for n, v in self._model.state_dict().items() if n.startswith("detector.")}
             tensors = {n: v for n, v in tensors.items() if not n.startswith("model.detector.")} | own
         load_weights(self._model, tensors, "model", bundle)
-        target = getattr(self._objective, "target", None)
-        if target is not None:
-            target.load_state_dict(self._model.encoder.state_dict())
+        state = select(tensors, "jepa")
+        if state and self.config.objective == "jepa":
+            self._objective.load_state_dict(state)
+        elif hasattr(self._objective, "target"):
+            self._objective.target.load_state_dict(self._model.encoder.state_dict())
 
     @property
     def pretrain_steps(self) -> int:
@@ -166,6 +168,10 @@ class LidarTask(Task):
         )
         tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
         tensors |= {f"baseline.{name}": torch.from_numpy(value).float() for name, value in fitted.items()}
+        bank = lidar_fit.knn_bank(self._model, self.fit_set.sources, 2 * self.config.fit_examples, run.seed + 2)
+        tensors |= {f"baseline.{name}": value for name, value in bank.items()}
+        if self.config.objective == "jepa":  # so that others can see what it knows of hidden cells
+            tensors |= {f"jepa.{name}": value for name, value in self._objective.state_dict().items()}
         save_bundle(out, bundle, tensors, lidar_card(bundle, self.pretrain_steps, len(self.train_set)))
 
     # ------------------------------------------------------------------------- parts

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from wm_ros.lidar import baselines, scoring
 from wm_ros.lidar.encoder import to_sparse
+from wm_ros.lidar.knn import Bank, cell_classes
 from wm_ros.lidar.model import LidarModel
 from wm_ros.lidar.occupancy import warp
+from wm_ros.lidar.voxels import voxelise
+from wm_ros.training.lidar_cache import Sweeps
 from wm_ros.training.lidar_windows import SweepWindows
 
 CELLS_PER_EXAMPLE = 4000
@@ -100,6 +103,24 @@ def calibrate(
         "calibration": lines,
         "threshold": thresholds,
     }
+
+
+@torch.no_grad()
+def knn_bank(model: LidarModel, sources: list[Sweeps], count: int, seed: int) -> dict[str, torch.Tensor]:
+    """Embeddings of cells of known class from up to `count` labelled sweeps; nothing where no source has boxes."""
+    places = [(s, int(row)) for s in sources for row in np.flatnonzero(s.table["labelled"])]
+    bank = Bank(seed)
+    for at in np.random.default_rng(seed).permutation(len(places))[:count].tolist():
+        sweeps, row = places[at]
+        labels = sweeps.labels(row)
+        assert labels is not None
+        voxels = voxelise(sweeps.cloud(row), model.config.voxels)
+        embedding = model.encode(to_sparse([voxels], model.config.voxels))[0].numpy()
+        bank.add(embedding, cell_classes(labels.boxes, labels.names, model.config))
+    found = bank.arrays()
+    if found is None:
+        return {}
+    return {"knn_bank": torch.from_numpy(found[0]).half(), "knn_classes": torch.from_numpy(found[1]).to(torch.uint8)}
 
 
 def _line(score: NDArray[Any], negative: Double, positive: Double) -> Double:

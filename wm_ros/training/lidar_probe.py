@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from wm_ros.bundle import StrictModel
 from wm_ros.lidar import scoring
-from wm_ros.lidar.boxes import corners
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.encoder import BevEncoder, to_sparse
+from wm_ros.lidar.knn import cell_classes
 from wm_ros.lidar.objectives import Objective, make_objective
 from wm_ros.lidar.voxels import Voxels, voxelise
 from wm_ros.training.lidar_cache import Sweeps
@@ -109,7 +109,8 @@ def labelled_sweeps(sweeps: Sweeps, config: ProbeConfig) -> list[Labelled]:
         labels = sweeps.labels(row)
         assert labels is not None
         cells = model.occupancy.cells // 2
-        road_user, seen = road_user_cells(labels.boxes, cells, model), np.ones((cells, cells), bool)
+        road_user = cell_classes(labels.boxes, labels.names, model) > 0
+        seen = np.ones((cells, cells), bool)
         if row in later:
             example = windows.example(later[row], -1)
             after, scored = (_coarse(example[name][horizon]) for name in ("truth", "scored"))
@@ -121,19 +122,6 @@ def labelled_sweeps(sweeps: Sweeps, config: ProbeConfig) -> list[Labelled]:
         truth, known = np.stack([road_user, after]), np.stack([seen, scored])
         out.append(Labelled(int(sweeps.table["episode"][row]), voxels, truth, known))
     return out
-
-
-def road_user_cells(boxes: NDArray[np.float32], cells: int, model: LidarConfig) -> NDArray[np.bool_]:
-    """(cells, cells): whether the centre of each cell lies in a box, seen from above."""
-    cell_m = 2 * model.occupancy.cell_m
-    line = (np.arange(cells) - cells // 2 + 0.5) * cell_m
-    x, y = np.meshgrid(line, line)
-    inside = np.zeros((cells, cells), bool)
-    for corner in corners(boxes):
-        edges = np.roll(corner, -1, 0) - corner
-        sides = [e[0] * (y - c[1]) - e[1] * (x - c[0]) for e, c in zip(edges, corner, strict=True)]
-        inside |= np.all([side >= 0 for side in sides], 0) | np.all([side <= 0 for side in sides], 0)
-    return inside
 
 
 def _coarse(fine: NDArray[np.bool_]) -> NDArray[np.bool_]:

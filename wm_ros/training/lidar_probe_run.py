@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wm_ros.evaluation.metrics import tidy
 from wm_ros.lidar import scoring
-from wm_ros.lidar.jepa import effective_rank
+from wm_ros.lidar.representation import effective_rank
 from wm_ros.training import lidar_probe
 from wm_ros.training.lidar_cache import open_sweeps
 from wm_ros.training.lidar_probe import MODES, TASKS, ProbeConfig
