@@ -100,12 +100,20 @@ def _percentiles(times_s: list[float]) -> dict[str, float]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("what", "threads", "median ms", "p95 ms", "peer: median, p95 ms", "times as fast", "n", "more")
+    table = Table(box=None, caption=f"peers: {', '.join(sorted({name for row in rows for name in row['peers']}))}")
+    table.add_column("what", no_wrap=True)
+    for title in ("threads", "ms", "p95", "peer ms", "p95", "× as fast", "× floor"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        ours = row["ours"]
-        peers = [f"{name}: {t['p50_ms']:.1f}, {t['p95_ms']:.1f}" for name, t in row["peers"].items()]
-        ratios = [f"{t['p50_ms'] / ours['p50_ms']:.2f}" for t in row["peers"].values()]
-        more = [f"{k} {v}" for k, v in row.items() if k not in ("name", "threads", "ours", "peers", "n")]
-        cells = [row["name"], str(row["threads"]), f"{ours['p50_ms']:.2f}", f"{ours['p95_ms']:.2f}"]
-        table.add_row(*cells, "\n".join(peers), "\n".join(ratios), str(row["n"]), "\n".join(more))
+        ours, peers = row["ours"], row["peers"].values()
+        table.add_row(
+            row["name"],
+            str(row["threads"]),
+            f"{ours['p50_ms']:.2f}",
+            f"{ours['p95_ms']:.2f}",
+            "\n".join(f"{peer['p50_ms']:.1f}" for peer in peers),
+            "\n".join(f"{peer['p95_ms']:.1f}" for peer in peers),
+            "\n".join(f"{peer['p50_ms'] / ours['p50_ms']:.2f}" for peer in peers),
+            str(row.get("times_the_floor", "")),
+        )
     return table
