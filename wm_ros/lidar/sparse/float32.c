@@ -5,8 +5,15 @@
 #include "kernels.h"
 #include <string.h>
 
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
-typedef float v8 __attribute__((vector_size(32), aligned(4)));
+#if defined(__AVX512F__)
+#define WIDE 16 /* numbers in a register: wider vectors than the CPU has would go through memory */
+#elif defined(__AVX__)
+#define WIDE 8
+#else
+#define WIDE 4
+#endif
+typedef float vector __attribute__((vector_size(4 * WIDE), aligned(4)));
+typedef float half __attribute__((vector_size(2 * WIDE), aligned(4)));
 #define INLINE static inline __attribute__((always_inline)) void
 
 /* y[out[r], :LANES * V] += x[in[r], :] @ w[:, :LANES * V] for R pairs with different outputs. */
@@ -42,21 +49,28 @@ typedef float v8 __attribute__((vector_size(32), aligned(4)));
         for (; p < pairs; p++) NAME##_one(x, cin, in + p, out + p, w, cout, y);                                        \
     }
 
-STRIP(strip64, v16, 16, 6, 4)
-STRIP(strip32, v16, 16, 12, 2)
-STRIP(strip16, v16, 16, 14, 1)
-STRIP(strip8, v8, 8, 8, 1)
-STRIP(strip1, float, 1, 4, 1)
+#if WIDE == 16 /* 32 registers */
+STRIP(strip_four, vector, WIDE, 6, 4)
+STRIP(strip_two, vector, WIDE, 12, 2)
+STRIP(strip_one, vector, WIDE, 14, 1)
+#else /* 16 */
+STRIP(strip_two, vector, WIDE, 6, 2)
+STRIP(strip_one, vector, WIDE, 10, 1)
+#endif
+STRIP(strip_half, half, WIDE / 2, 8, 1)
+STRIP(strip_single, float, 1, 4, 1)
 
 static void multiply(const Convolution *c, const void *weight, const int32_t *in, const int32_t *out, int64_t pairs)
 {
     const float *x = c->x, *w = weight;
     int64_t at = 0, n = c->cout;
-    for (; at + 64 <= n; at += 64) strip64(x, c->cin, in, out, pairs, w + at, n, c->y + at);
-    for (; at + 32 <= n; at += 32) strip32(x, c->cin, in, out, pairs, w + at, n, c->y + at);
-    for (; at + 16 <= n; at += 16) strip16(x, c->cin, in, out, pairs, w + at, n, c->y + at);
-    for (; at + 8 <= n; at += 8) strip8(x, c->cin, in, out, pairs, w + at, n, c->y + at);
-    for (; at < n; at++) strip1(x, c->cin, in, out, pairs, w + at, n, c->y + at);
+#if WIDE == 16
+    for (; at + 4 * WIDE <= n; at += 4 * WIDE) strip_four(x, c->cin, in, out, pairs, w + at, n, c->y + at);
+#endif
+    for (; at + 2 * WIDE <= n; at += 2 * WIDE) strip_two(x, c->cin, in, out, pairs, w + at, n, c->y + at);
+    for (; at + WIDE <= n; at += WIDE) strip_one(x, c->cin, in, out, pairs, w + at, n, c->y + at);
+    for (; at + WIDE / 2 <= n; at += WIDE / 2) strip_half(x, c->cin, in, out, pairs, w + at, n, c->y + at);
+    for (; at < n; at++) strip_single(x, c->cin, in, out, pairs, w + at, n, c->y + at);
 }
 
 void wm_tiles(const Convolution *c, int64_t weight_bytes, Multiply multiply, int64_t first, int64_t last)
@@ -118,11 +132,15 @@ API void wm_convolve(const Convolution *c, int64_t first, int64_t last)
         for (; c < cin; c++) NAME##_one(x + c, cin, y, cout, in, out, pairs, g + c * cout);                            \
     }
 
-PANEL(panel64, v16, 16, 4, 4)
-PANEL(panel32, v16, 16, 8, 2)
-PANEL(panel16, v16, 16, 8, 1)
-PANEL(panel8, v8, 8, 8, 1)
-PANEL(panel1, float, 1, 4, 1)
+#if WIDE == 16
+PANEL(panel_four, vector, WIDE, 4, 4)
+PANEL(panel_two, vector, WIDE, 8, 2)
+#else
+PANEL(panel_two, vector, WIDE, 4, 2)
+#endif
+PANEL(panel_one, vector, WIDE, 8, 1)
+PANEL(panel_half, half, WIDE / 2, 8, 1)
+PANEL(panel_single, float, 1, 4, 1)
 
 #define PAIRS 64 /* whose rows stay in the nearest cache while all panels pass over them */
 
@@ -145,11 +163,13 @@ API void wm_weight_gradient(const Convolution *c, float *gradient, int64_t first
                 int64_t n = p + PAIRS < end ? PAIRS : end - p, at = 0;
                 const int32_t *in = own ? self : c->inputs + p, *out = own ? self : c->outputs + p;
                 for (int64_t i = 0; own && i < n; i++) self[i] = (int32_t)(p + i);
-                for (; at + 64 <= cout; at += 64) panel64(x, cin, y + at, cout, in, out, n, g + at);
-                for (; at + 32 <= cout; at += 32) panel32(x, cin, y + at, cout, in, out, n, g + at);
-                for (; at + 16 <= cout; at += 16) panel16(x, cin, y + at, cout, in, out, n, g + at);
-                for (; at + 8 <= cout; at += 8) panel8(x, cin, y + at, cout, in, out, n, g + at);
-                for (; at < cout; at++) panel1(x, cin, y + at, cout, in, out, n, g + at);
+#if WIDE == 16
+                for (; at + 4 * WIDE <= cout; at += 4 * WIDE) panel_four(x, cin, y + at, cout, in, out, n, g + at);
+#endif
+                for (; at + 2 * WIDE <= cout; at += 2 * WIDE) panel_two(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at + WIDE <= cout; at += WIDE) panel_one(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at + WIDE / 2 <= cout; at += WIDE / 2) panel_half(x, cin, y + at, cout, in, out, n, g + at);
+                for (; at < cout; at++) panel_single(x, cin, y + at, cout, in, out, n, g + at);
             }
         }
 }

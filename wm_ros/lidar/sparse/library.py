@@ -47,13 +47,16 @@ def library() -> ctypes.CDLL:
     """The shared library. Raises UserError with the remedy where it was not built, or not for this machine."""
     suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
     path = Path(__file__).with_name(NAME + str(suffix))
+    again = "install the package again here: pip install --no-deps --no-build-isolation -e ."
     try:
         found = ctypes.CDLL(str(path))
     except OSError as error:
         raise UserError(
-            f"the compiled sparse convolution is missing ({error}): install the package again with a C compiler "
-            "(apt install gcc, or pip install ziglang): pip install --no-deps --no-build-isolation -e ."
+            f"the compiled sparse convolution is missing ({error}): with a C compiler (apt install gcc, or pip install "
+            f"ziglang) {again}"
         ) from None
+    if not found.wm_runs_here():
+        raise UserError(f"the sparse convolution was compiled for another CPU: {again}")
     found.wm_strided_count.restype = found.wm_voxelise.restype = ctypes.c_int64
     return found
 

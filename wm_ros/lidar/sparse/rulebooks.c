@@ -150,3 +150,22 @@ API void wm_bounds(const int32_t *rows, const int64_t *starts, int64_t places, i
 }
 
 API int32_t wm_tile(void) { return TILE; }
+
+/* Whether this CPU has the vector instructions that the library was compiled for. */
+API int32_t wm_runs_here(void)
+{
+    int32_t fits = 1;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#if defined(__AVX2__)
+    fits &= __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#if defined(__AVX512F__)
+    fits &= __builtin_cpu_supports("avx512f") != 0;
+#endif
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+    fits &= __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+#endif
+#endif
+    return fits;
+}
