@@ -8,7 +8,8 @@ path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all o
 path/to/kitti                          a KITTI raw drive (velodyne_points/data)
 
 Every source takes `start_s` and `end_s`: only that stretch of each episode, in seconds from its first sample; and, for
-training, `weight`: how often it is drawn against the other sources (in proportion to its size where none is given).
+training of `lidar`, `weight`: how often it is drawn against the other sources (1 where only others give one; without
+any, sources are drawn in proportion to their size).
 path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
 """
 
@@ -49,6 +50,12 @@ def episodes(source: str) -> list[Episode]:
         replace(episode, samples=partial(_stretch, episode.samples, start_s or 0.0, end_s or float("inf")))
         for episode in found
     ]
+
+
+def weights(sources: list[str]) -> list[float] | None:
+    """How often each source is drawn, None where no source gives a `weight`. Raises UserError."""
+    given = [weight(source) for source in sources]
+    return None if all(w is None for w in given) else [1.0 if w is None else w for w in given]
 
 
 def weight(source: str) -> float | None:

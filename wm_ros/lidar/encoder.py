@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig, VoxelConfig
 from wm_ros.lidar.sparse import Block, Sparse, StridedConv3d, SubmanifoldConv3d, Triple
 from wm_ros.lidar.voxels import Voxels
@@ -71,6 +72,9 @@ class BevEncoder(nn.Module):
             shape = down.shape(shape)
         depth, height, width = shape
         self.heights = (depth - 3) // 2 + 1
+        if self.heights < 1:
+            heights = config.voxels.shape[0]
+            raise UserError(f"voxels: {heights} heights leave none behind the strides; make size_m smaller along z")
         self.bev_shape = (height, width)
         self.bev_channels = out * self.heights
         self.stride = (config.voxels.shape[1] // height, config.voxels.shape[2] // width)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle, select
+from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig
 from wm_ros.lidar.model import LidarModel
@@ -36,6 +37,7 @@ class LidarTrainConfig(TrainConfig):
     """`config/train/lidar.yaml`.
 
     Attributes:
+        name: of the bundle.
         pretrain_share: of the steps, with the label-free `objective`. ratio: share of cells that it hides.
         alpha, beta: weights of prediction and spread, where it has them.
         finetune: whether the gradient of forecast and detection reaches the encoder.
@@ -43,6 +45,7 @@ class LidarTrainConfig(TrainConfig):
         validation: share of episodes held out. fit_examples: for logistic regression, thresholds and calibrations.
     """
 
+    name: str = "lidar-lite"
     model: LidarConfig = LidarConfig()
     pretrain_share: float = Field(0.35, ge=0, le=1)
     objective: Objective = "jepa"
@@ -70,7 +73,7 @@ class LidarTask(Task):
         self.sources = sources
         opened = [open_sweeps(source, model, self.work_dir / "cache") for source in sources]
         splits = [_split(sweeps, config.validation, seed) for sweeps in opened]
-        self.train_set = SweepWindows(opened, [s[0] for s in splits], model, augment=True)
+        self.train_set = SweepWindows(opened, [s[0] for s in splits], model, augment=True, weights=weights(sources))
         every = SweepWindows(opened, [s[1] for s in splits], model, augment=False)
         stride = max(1, len(every) // config.validation_examples)
         self.validation_set = SweepWindows(opened, [s[1] for s in splits], model, augment=False, stride=stride)
@@ -84,8 +87,8 @@ class LidarTask(Task):
         examples = lidar_fit.examples(self.fit_set, config.fit_examples, seed)
         self.logistic = lidar_fit.fit_linear(self.fit_set, examples, seed)
         lidar.head.linear.copy_(torch.from_numpy(self.logistic).float())
-        weights = {"alpha": config.alpha, "beta": config.beta} if config.objective in ("jepa", "multi_sweep") else {}
-        objective = make_objective(config.objective, lidar.encoder, ratio=config.ratio, **weights)
+        terms = {"alpha": config.alpha, "beta": config.beta} if config.objective in ("jepa", "multi_sweep") else {}
+        objective = make_objective(config.objective, lidar.encoder, ratio=config.ratio, **terms)
         self.modules = torch.nn.ModuleDict({"model": lidar, "objective": objective})
         return self.train_set, self.validation_set
 
@@ -164,7 +167,7 @@ class LidarTask(Task):
         )
         metrics = {"validation": {**run.log, **report}}
         bundle = BundleConfig[LidarConfig](
-            capability="lidar", name="lidar-lite", model=self.config.model, training=record, metrics=metrics
+            capability="lidar", name=self.config.name, model=self.config.model, training=record, metrics=metrics
         )
         tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
         tensors |= {f"baseline.{name}": torch.from_numpy(value).float() for name, value in fitted.items()}

@@ -80,11 +80,20 @@ class SweepWindows(Dataset[dict[str, int]]):
     """Examples: a sweep, up to `history` before it, and those at the horizons after it, all of one episode.
 
     Args:
-        chosen: episodes by number within each source; None for all.
+        chosen: episodes by number within each source. weights: how often each source is drawn; None: by its size.
+
+    Attributes:
+        weights: of each example, None where all are drawn alike.
     """
 
     def __init__(
-        self, sources: list[Sweeps], chosen: list[set[int]], config: LidarConfig, augment: bool, stride: int = 1
+        self,
+        sources: list[Sweeps],
+        chosen: list[set[int]],
+        config: LidarConfig,
+        augment: bool,
+        stride: int = 1,
+        weights: list[float] | None = None,
     ) -> None:
         self.sources, self.config, self.augment = sources, config, augment
         needed_ns = 1.0e9 - TOLERANCE_S * 1e9  # at least the horizon by which forecasts are judged
@@ -97,6 +106,9 @@ class SweepWindows(Dataset[dict[str, int]]):
                 for row in range(0, len(sweeps), stride)
                 if int(episode[row]) in wanted and last[int(episode[row])] - stamps[row] >= needed_ns
             ]
+
+        counts = np.bincount([number for number, _ in self.rows], minlength=len(sources)).clip(1)
+        self.weights = None if weights is None else [weights[number] / float(counts[number]) for number, _ in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

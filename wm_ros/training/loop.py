@@ -64,7 +64,8 @@ def train(
     fabric.launch()
 
     # Data first: preparing it fits the normalisation that the modules hold.
-    train_set, val_set = task.prepare(sources, seed)
+    with fabric.rank_zero_first():  # one process fills the cache, the others read it
+        train_set, val_set = task.prepare(sources, seed)
     if start_from:
         task.start_from(start_from)
     config: TrainConfig = task.config
@@ -177,14 +178,21 @@ def _cosine(step: int, config: TrainConfig) -> float:
 
 
 def _batches(data: Dataset[Any], size: int, seed: int, start: int, fabric: Fabric) -> Iterator[Any]:
-    """Endless batches. The order of an epoch depends on the seed and the epoch alone, so a resumed run agrees."""
+    """Endless batches. The order of an epoch depends on the seed and the epoch alone, so a resumed run agrees.
+
+    Where the data has `weights`, an epoch is as many draws by them instead of one pass.
+    """
     count = len(data)  # type: ignore[arg-type]
-    size = min(size, count)
+    size, weights = min(size, count), getattr(data, "weights", None)
     per_epoch = max(1, count // (size * fabric.world_size))
     step = start
     while True:
         epoch, first = divmod(step, per_epoch)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch)).tolist()
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        if weights is None:
+            order = torch.randperm(count, generator=generator).tolist()
+        else:
+            order = torch.multinomial(torch.tensor(weights), count, replacement=True, generator=generator).tolist()
         for index in range(first, per_epoch):
             torch.manual_seed((seed << 32) + step * fabric.world_size + fabric.global_rank)
             at = (index * fabric.world_size + fabric.global_rank) * size
