@@ -66,7 +66,7 @@ def widened(x: Sparse, channels: int) -> Sparse:
 
 def run(backend: str, threads: int, x: Sparse, layers: list[torch.nn.Module]) -> tuple[Sparse, list[torch.Tensor]]:
     """Output and gradients (of the features, then of each weight) of layers one after the other."""
-    choose(backend)  # type: ignore[arg-type]
+    choose(backend)
     torch.set_num_threads(threads)
     for layer in layers:
         layer.zero_grad()
@@ -167,7 +167,7 @@ def test_spconv_agrees_with_the_same_checkpoint() -> None:
         encoder.train(training)
         found = {}
         for backend in ("native", "spconv"):
-            choose(backend)  # type: ignore[arg-type]
+            choose(backend)
             with torch.set_grad_enabled(training):
                 found[backend] = encoder(Sparse(x.features, x.sites, x.shape, x.batch)).detach()
         close(found["native"], found["spconv"], 1e-4)
@@ -198,7 +198,7 @@ def test_bfloat16_points_the_same_way_and_is_the_same_at_any_thread_count() -> N
     encoder.eval()
     bev = {}
     for arithmetic, threads in (("float32", 1), ("bfloat16", 1), ("bfloat16", 2)):
-        choose("native", arithmetic)  # type: ignore[arg-type]
+        choose("native", arithmetic)
         torch.set_num_threads(threads)
         with torch.no_grad():
             bev[arithmetic, threads] = encoder(Sparse(x.features, x.sites, x.shape, x.batch)).flatten()
@@ -223,7 +223,7 @@ def test_bfloat16_by_dot_products_equals_tiles_to_rounding() -> None:
 
 def test_an_unknown_backend_is_refused_with_the_choices() -> None:
     with pytest.raises(UserError, match="native"):
-        choose("fast")  # type: ignore[arg-type]
+        choose("fast")
 
 
 def test_what_was_chosen_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -65,7 +65,11 @@ def _capability(bundle: str, warn_ms: float, error_ms: float, timeout_s: float =
 
 # Budgets: two periods of the source (10 Hz LiDAR, 15 Hz camera) warn, ten are an error.
 PARAMETERS: dict[str, tuple[Parameter, ...]] = {
-    "lidar_encoder": _capability("lidar-lite", 200.0, 1000.0),
+    "lidar_encoder": (
+        *_capability("lidar-lite", 200.0, 1000.0),
+        Parameter("sparse_backend", "auto", "Sparse convolution: auto (by device), native (CPU), spconv, dense."),
+        Parameter("sparse_arithmetic", "float32", "Of native: float32, or bfloat16 where the CPU has it."),
+    ),
     "state_tokenizer": _capability("state-lite", 133.0, 667.0),
     "future_predictor": _capability("future-lite", 500.0, 2000.0),
     "policy": (

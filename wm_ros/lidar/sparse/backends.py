@@ -34,15 +34,15 @@ class Geometry:
 
 @dataclass
 class _Choice:
-    backend: Backend = "auto"
-    arithmetic: Arithmetic = "float32"
+    backend: str = "auto"
+    arithmetic: str = "float32"
     said: str = ""
 
 
 _choice = _Choice()
 
 
-def choose(backend: Backend = "auto", arithmetic: Arithmetic = "float32") -> None:
+def choose(backend: Backend | str = "auto", arithmetic: Arithmetic | str = "float32") -> None:
     """Set the backend and the arithmetic of this process.
 
     `auto` is `spconv` for tensors on a GPU and `native` on a CPU. `bfloat16` rounds inputs and weights of `native` in
