@@ -58,8 +58,12 @@ def azimuth_bin(x: NDArray[Any], y: NDArray[Any], bins: int) -> NDArray[np.int64
 
 def moved(xyz: NDArray[np.float32], to_here: Double) -> NDArray[np.float32]:
     """(N, 3) points of another frame in this one; `to_here`: (4, 4)."""
-    transform = to_here.astype(np.float32)
-    return np.einsum("nj,ij->ni", xyz, transform[:3, :3]) + transform[:3, 3]  # einsum: no BLAS, same bytes
+    turn, shift = to_here[:3, :3].astype(np.float32), to_here[:3, 3].astype(np.float32)
+    x, y, z = np.ascontiguousarray(xyz.T)
+    out = np.empty_like(xyz)
+    for axis in range(3):  # by hand: no BLAS, the same bytes at any thread count, and quicker than einsum
+        out[:, axis] = x * turn[axis, 0] + y * turn[axis, 1] + z * turn[axis, 2] + shift[axis]
+    return out
 
 
 def cells(xyz: NDArray[np.float32], grid: OccupancyConfig) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
