@@ -58,7 +58,7 @@ def train(
     """
     task = _task(name, config_file or CONFIG / "train" / f"{name}.yaml", steps, out)
     _claim(out, resume, force)
-    licences = sorted({episode.licence for source in sources for episode in episodes(source)[:1]})
+    licences = sorted({e.licence for source in sources for e in episodes(source)[:1]} | _inherited(start_from))
     seed_everything(seed, verbose=False)
     fabric = Fabric(accelerator=device.split(":")[0], devices=devices, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
@@ -147,6 +147,14 @@ def _claim(out: Path, resume: bool, force: bool) -> None:
     if not resume:
         for name in ("checkpoint.safetensors", "optimiser.safetensors", "log.jsonl"):
             (out / name).unlink(missing_ok=True)
+
+
+def _inherited(bundle: Path | None) -> set[str]:
+    """Licences of what a bundle was trained on: its weights carry them into whatever is refined from it."""
+    if bundle is None:
+        return set()
+    said = json.loads((bundle / "config.json").read_text()).get("training", {}).get("data_licence", "")
+    return set(filter(None, said.split("; ")))
 
 
 def _public(source: str) -> str:
