@@ -22,7 +22,13 @@ def lidar_card(config: BundleConfig[LidarConfig], pretrain_steps: int, examples:
     low, high = model.voxels.range_m[:3], model.voxels.range_m[3:]
     extent = " × ".join(f"{b - a:g}" for a, b in zip(low, high, strict=True))
     sources = ", ".join(f"`{source}`" for source in training.data)
-    kitti = any("NC" in licence for licence in training.data_licence.split("; "))
+    licences = training.data_licence.split("; ")
+    if any("NC" in licence for licence in licences):
+        licence = "CC BY-NC-SA 3.0 (KITTI was seen); not a default"
+    elif all(licence.startswith("Apache-2.0") for licence in licences):
+        licence = "Apache-2.0"
+    else:
+        licence = "that of the recordings: " + training.data_licence
     detections = detection_table(log)
     annotation = (
         "No annotation was used." if model.detection is None else "Boxes were used for the detection head only."
@@ -36,7 +42,7 @@ convolutions, channels {model.encoder.channels} and {model.encoder.out_channels}
 then a small U-Net that corrects a logistic regression, trained on what the sensor saw later. {annotation}
 
 - Training data: {sources} ({examples} sweeps). Licences: {training.data_licence}.
-- Licence of the weights: {"CC BY-NC-SA 3.0 (KITTI was seen); not a default" if kitti else "Apache-2.0"}.
+- Licence of the weights: {licence}.
 - Command: `{training.command}` ({training.steps} steps, seed {training.seed}, torch {training.torch_version}).
 - Sensor assumed {model.sensor_height_m:g} m above the road; x, y, z in metres and intensity 0..1 in.
 

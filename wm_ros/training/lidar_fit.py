@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wm_ros.errors import UserError
 from wm_ros.lidar import baselines, scoring
 from wm_ros.lidar.encoder import to_sparse
 from wm_ros.lidar.knn import Bank, cell_classes
@@ -42,9 +43,14 @@ def fit_linear(data: SweepWindows, rows: list[int], seed: int) -> Double:
             chosen = rng.permutation(scored)[:CELLS_PER_EXAMPLE]
             inputs[k].append(flat[:, chosen].T.astype(np.float64))
             targets[k].append(example["truth"][k].ravel()[chosen].astype(np.float64))
-    return np.stack(
-        [baselines.fit_logistic(np.concatenate(x), np.concatenate(y)) for x, y in zip(inputs, targets, strict=True)]
-    )
+    weights: list[Double] = []
+    for x, y in zip(inputs, targets, strict=True):
+        known = sum(map(len, y))
+        if not known and not weights:
+            raise UserError("no sweep is followed by another at the first horizon; give longer or denser recordings")
+        # A horizon beyond every recording takes over what was fitted for the one before.
+        weights.append(baselines.fit_logistic(np.concatenate(x), np.concatenate(y)) if known else weights[-1])
+    return np.stack(weights)
 
 
 def score_rows(
