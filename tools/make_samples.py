@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wm_ros.cli import SIMULATED
+from wm_ros.cli_recordings import SIMULATED
 from wm_ros.data.bags import write_bag
 from wm_ros.data.simulator import drive_samples, tabletop_samples
 from wm_ros.outputs import fresh_folder

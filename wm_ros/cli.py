@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +13,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
 from wm_ros.errors import UserError
 from wm_ros.outputs import fresh_folder
-from wm_ros.types import Sample
 
 app = typer.Typer(
     help="Embodied prediction for ROS 2. Start with `make demo`, then `wm up` and `wm play BAG` in two terminals.",
@@ -24,12 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-convert_app = typer.Typer(help="Turn other recordings into rosbag2.", no_args_is_help=True)
-simulate_app = typer.Typer(help="Record a simulated bag: same seed, same bytes.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
 app.add_typer(simulate_app, name="simulate")
 console = Console()
-SIMULATED = "Apache-2.0 (simulated)"
 
 SourceArg = Annotated[
     list[str],
@@ -38,7 +34,6 @@ SourceArg = Annotated[
 BundleOpt = Annotated[
     list[str] | None, typer.Option(help="name=folder, e.g. lidar=runs/lidar/bundle; may be given again.")
 ]
-ForceOpt = Annotated[bool, typer.Option("--force", help="Overwrite an output folder that is not empty.")]
 
 
 class Name(str, Enum):
@@ -252,88 +247,6 @@ def probe(
         for doing in run(data, labelled, test, transfer, settings, folder):
             status.update(doing)
     console.print((out / "probe.md").read_text(), highlight=False)
-
-
-@convert_app.command("kitti")
-def convert_kitti(
-    source: Annotated[Path, typer.Argument(help="A KITTI raw drive: velodyne_points/data/*.bin and more.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the new bag.")],
-    force: ForceOpt = False,
-) -> None:
-    """KITTI raw → bag; ego-motion from its poses, or by kiss-icp where it has none."""
-    from wm_ros.data.kitti import kitti_episode
-
-    episode = kitti_episode(source)
-    _write(out, episode.samples(), force, episode.licence)
-
-
-@convert_app.command("lerobot")
-def convert_lerobot(
-    source: Annotated[Path, typer.Argument(help="A LeRobot dataset, v2.1 or v3.0.")],
-    out: Annotated[Path, typer.Argument(help="Folder: one bag for each episode is made in it.")],
-    episodes: Annotated[str, typer.Option(help="Which, e.g. 0-3,7; all by default.")] = "",
-    force: ForceOpt = False,
-) -> None:
-    """LeRobot → one bag for each episode."""
-    from wm_ros.data.bags import write_bag
-    from wm_ros.data.lerobot import lerobot_episodes
-    from wm_ros.data.sources import number_range
-
-    found = lerobot_episodes(source, number_range(episodes, "--episodes"), {})
-    with fresh_folder(out, force) as folder:
-        for episode in track(found, "converting", console=Console(stderr=True)):
-            write_bag(folder / episode.name, episode.samples(), licence=episode.licence)
-
-
-@convert_app.command("recover")
-def convert_recover(
-    source: Annotated[Path, typer.Argument(help="A damaged bag.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the new bag.")],
-    force: ForceOpt = False,
-) -> None:
-    """Copy what is whole of a damaged bag; the damaged one stays as it is."""
-    from wm_ros.data.bags import recover_bag
-
-    with fresh_folder(out, force) as folder:
-        console.print(f"{recover_bag(source, folder)} messages recovered to {out}", highlight=False)
-
-
-@simulate_app.command("drive")
-def simulate_drive(
-    out: Annotated[Path, typer.Option(help="Folder of the new bag.")],
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length.")] = 6.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another scene.")] = 0,
-    beams: Annotated[int, typer.Option(min=1, max=256, help="Rings of the LiDAR.")] = 64,
-    azimuths: Annotated[int, typer.Option(min=36, max=8192, help="Rays in one turn.")] = 1800,
-    speed: Annotated[float, typer.Option(help="Ego speed in m/s; negative: drawn from the seed.")] = -1.0,
-    force: ForceOpt = False,
-) -> None:
-    """A car with a spinning LiDAR among cars, cyclists, pedestrians, buildings and trees."""
-    from wm_ros.data.simulator import drive_samples
-
-    _write(out, drive_samples(seed=seed, seconds=seconds, beams=beams, azimuths=azimuths, speed_mps=speed), force)
-
-
-@simulate_app.command("tabletop")
-def simulate_tabletop(
-    out: Annotated[Path, typer.Option(help="Folder of the new bag.")],
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length.")] = 6.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another scene.")] = 0,
-    width: Annotated[int, typer.Option(min=16, max=1920, help="Of the image, pixels.")] = 128,
-    height: Annotated[int, typer.Option(min=16, max=1080, help="Of the image, pixels.")] = 96,
-    force: ForceOpt = False,
-) -> None:
-    """A robot's view of its arm reaching for the object that it was told to lift."""
-    from wm_ros.data.simulator import tabletop_samples
-
-    _write(out, tabletop_samples(seed=seed, seconds=seconds, width=width, height=height), force)
-
-
-def _write(out: Path, samples: Iterator[Sample], force: bool, licence: str = SIMULATED) -> None:
-    from wm_ros.data.bags import write_bag
-
-    with fresh_folder(out, force) as folder:
-        write_bag(folder, track(samples, f"writing {out.name}", console=Console(stderr=True)), licence=licence)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import yaml
 from rosbags.rosbag2 import Reader
 
 from wm_ros import topics
-from wm_ros.cli import convert_recover
+from wm_ros.cli_recordings import convert_recover
 from wm_ros.data import bags
 from wm_ros.data.bags import (
     BagWriter,
