@@ -46,7 +46,7 @@ real: setup      ## tests on real recordings (skipped where the folder WM_DATA i
 	$(BIN)/pytest test/real_data
 
 baselines: setup ## each model against its baselines on 20 simulated scenes it has not seen, with intervals
-	$(BIN)/wm eval 'sim:drive?seeds=300000-300019&seconds=3&beams=32&azimuths=900' --out build/baselines/drive --force
+	$(BIN)/wm eval 'sim:drive?seeds=300000-300019&seconds=3.5&beams=64&azimuths=1800' --out build/baselines/drive --force
 	$(BIN)/wm eval 'sim:tabletop?seeds=300000-300019' --out build/baselines/tabletop --force
 	$(BIN)/python tools/readme_figures.py
 
