@@ -3,14 +3,13 @@
     python tools/refine_kitti.py BAG [--start-from models/lidar-lite] [--out runs/lidar_kitti]
 
 BAG is a KITTI raw drive as `wm convert kitti` writes it. The drive is cut in two; each half is scored by a bundle that
-was refined on the other half, and by the one it started from. The bundle that ships, models/lidar_kitti, is then refined
-on the whole drive; its card gets the table.
+was refined on the other half, and by the one it started from. The bundle that ships, models/lidar_kitti, is then
+refined on the whole drive; its card gets the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from wm_ros.data.sources import episodes
+from wm_ros.evaluation.metrics import summarise
 from wm_ros.evaluation.replay import evaluate
+from wm_ros.evaluation.scorer import Metric
 from wm_ros.training.loop import train
 
 SIMULATED = "sim:drive?seeds=300-307&seconds=4.5&beams=64&azimuths=1800"
@@ -39,12 +40,10 @@ def refine(drive: str, start_from: Path, out: Path) -> Path:
     return train("lidar", sources, out, config_file=CONFIG, start_from=start_from, force=True)
 
 
-def score(drive: str, bundle: Path, out: Path) -> dict[str, Any]:
-    """Figures of `bundle` on `drive`."""
+def score(drive: str, bundle: Path, out: Path) -> list[list[Metric]]:
+    """Figures of `bundle` on `drive`, forecast by forecast."""
     out.mkdir(parents=True, exist_ok=True)
-    found = evaluate([drive], out, names=["lidar"], bundles={"lidar": str(bundle)})
-    metrics: dict[str, Any] = found.report["capabilities"]["lidar"]["metrics"]
-    return metrics
+    return evaluate([drive], out, names=["lidar"], bundles={"lidar": str(bundle)}).metrics["lidar"]
 
 
 def table(rows: list[tuple[str, str, dict[str, Any]]]) -> str:
@@ -69,20 +68,22 @@ def main() -> None:
     stamps = [sample.stamp_ns for sample in episodes(str(given.bag))[0].samples()]
     middle_s = (stamps[-1] - stamps[0]) / 2e9
     parts = {"first half": f"{given.bag}?end_s={middle_s:.2f}", "second half": f"{given.bag}?start_s={middle_s:.2f}"}
-    rows = []
+    rows, pooled = [], {"simulation only": [], "refined on the other half": []}
     for part, drive in parts.items():
         (other,) = (d for name, d in parts.items() if name != part)
         name = part.split()[0]
-        bundle = refine(other, given.start_from, given.out / f"for_{name}")
-        rows.append((part, "simulation only", score(drive, given.start_from, given.out / f"{name}_before")))
-        rows.append((part, "refined on the other half", score(drive, bundle, given.out / f"{name}_after")))
-    text = table(rows)
+        bundles = {"simulation only": given.start_from}
+        bundles["refined on the other half"] = refine(other, given.start_from, given.out / f"for_{name}")
+        for number, (title, bundle) in enumerate(bundles.items()):
+            found = score(drive, bundle, given.out / f"{name}_{number}")
+            rows.append((part, title, summarise(found)))
+            pooled[title] += found
+    text = table([*rows, *(("both halves", title, summarise(found)) for title, found in pooled.items())])
     whole = refine(str(given.bag), given.start_from, given.out / "whole")
     card = Path("models/lidar_kitti/CARD.md")
     shutil.copytree(whole, card.parent, dirs_exist_ok=True)
     command = f"python tools/refine_kitti.py {given.bag.name}"
     add_section(card, "On the real drive", f"`{command}`; 95 % intervals over blocks of ten forecasts:\n\n{text}")
-    (given.out / "table.json").write_text(json.dumps([[p, b, m["occupancy_ap@1.0s"]["value"]] for p, b, m in rows]))
     Console().print(Markdown(text))
 
 

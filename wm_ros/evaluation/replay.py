@@ -38,10 +38,16 @@ NEEDS: dict[str, tuple[topics.Topic, ...]] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found. report: as `metrics.json`. pictures: "capability: caption" → image or strip."""
+    """What an evaluation found.
+
+    Attributes:
+        report: as `metrics.json`. pictures: "capability: caption" → image or strip.
+        metrics: by capability, those of each episode; `metrics.summarise` pools them, also with those of other runs.
+    """
 
     report: dict[str, Any]
     pictures: dict[str, NDArray[np.uint8]]
+    metrics: dict[str, list[list[Metric]]]
 
 
 class Pipeline:
@@ -160,7 +166,7 @@ def evaluate(
     from wm_ros.evaluation.report import write_report
 
     write_report(out / "report.html", "Offline evaluation", report, pictures)
-    return Evaluation(report, pictures)
+    return Evaluation(report, pictures, metrics)
 
 
 def _why(name: str, seen: set[type[Sample]], pipeline: Pipeline) -> str:
