@@ -70,7 +70,7 @@ class LidarTask(Task):
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
         """Cache the sweeps, split by episode, fit the logistic regression and build the modules."""
         config, model = self.config, self.config.model
-        self.sources = sources
+        self.sources, self._kept = sources, dict[str, Tensor]()
         opened = [open_sweeps(source, model, self.work_dir / "cache") for source in sources]
         splits = [_split(sweeps, config.validation, seed) for sweeps in opened]
         self.train_set = SweepWindows(opened, [s[0] for s in splits], model, augment=True, weights=weights(sources))
@@ -102,6 +102,9 @@ class LidarTask(Task):
             own = {f"model.{n}": v for n, v in self._model.state_dict().items() if n.startswith("detector.")}
             tensors = {n: v for n, v in tensors.items() if not n.startswith("model.detector.")} | own
         load_weights(self._model, tensors, "model", bundle)
+        if self.config.pretrain_share == 0 and self.config.detection_share == 1:
+            # Encoder and forecast stay as they are, and so does what was fitted for them.
+            self._kept = {f"baseline.{name}": value for name, value in select(tensors, "baseline").items()}
         state = select(tensors, "jepa")
         if state and self.config.objective == "jepa":
             self._objective.load_state_dict(state)
@@ -172,7 +175,7 @@ class LidarTask(Task):
         tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
         tensors |= {f"baseline.{name}": torch.from_numpy(value).float() for name, value in fitted.items()}
         bank = lidar_fit.knn_bank(self._model, self.fit_set.sources, 2 * self.config.fit_examples, run.seed + 2)
-        tensors |= {f"baseline.{name}": value for name, value in bank.items()}
+        tensors |= {f"baseline.{name}": value for name, value in bank.items()} | self._kept
         if self.config.objective == "jepa":  # so that others can see what it knows of hidden cells
             tensors |= {f"jepa.{name}": value for name, value in self._objective.state_dict().items()}
         save_bundle(out, bundle, tensors, lidar_card(bundle, self.pretrain_steps, len(self.train_set)))
