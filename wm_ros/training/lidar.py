@@ -102,7 +102,7 @@ class LidarTask(Task):
             own = {f"model.{n}": v for n, v in self._model.state_dict().items() if n.startswith("detector.")}
             tensors = {n: v for n, v in tensors.items() if not n.startswith("model.detector.")} | own
         load_weights(self._model, tensors, "model", bundle)
-        if self.config.pretrain_share == 0 and self.config.detection_share == 1:
+        if self._head_alone:
             # Encoder and forecast stay as they are, and so does what was fitted for them.
             self._kept = {f"baseline.{name}": value for name, value in select(tensors, "baseline").items()}
         state = select(tensors, "jepa")
@@ -110,6 +110,11 @@ class LidarTask(Task):
             self._objective.load_state_dict(state)
         elif hasattr(self._objective, "target"):
             self._objective.target.load_state_dict(self._model.encoder.state_dict())
+
+    @property
+    def _head_alone(self) -> bool:
+        config = self.config
+        return config.pretrain_share == 0 and config.detection_share == 1 and not config.finetune
 
     @property
     def pretrain_steps(self) -> int:
@@ -121,6 +126,8 @@ class LidarTask(Task):
             clip = self.train_set.clip(batch, self._objective)
             return self._objective(self._model.encoder, *(_moved(part, self._device) for part in clip))
         if self.detection is not None and self.detection.due(step - self.pretrain_steps):
+            if self._head_alone:  # nothing of the encoder moves, the statistics of its BatchNorm neither
+                self._model.encoder.eval()
             return self.detection.loss(self._model, batch, self.config.finetune)
         example = self.train_set.forecast(batch)
         logits = self._forecast(example, self.config.finetune)
