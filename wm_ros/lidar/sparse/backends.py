@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,8 @@ from wm_ros.errors import UserError
 from wm_ros.lidar.sparse import library
 from wm_ros.lidar.sparse.tensor import Rulebook, Sparse, Triple, grid_after
 
-Backend = Literal["auto", "native", "dense", "spconv"]
-Arithmetic = Literal["float32", "bfloat16"]
+BACKENDS = ("auto", "native", "dense", "spconv")
+ARITHMETICS = ("float32", "bfloat16")
 log = logging.getLogger("wm_ros.lidar.sparse")
 
 
@@ -42,7 +42,7 @@ class _Choice:
 _choice = _Choice()
 
 
-def choose(backend: Backend | str = "auto", arithmetic: Arithmetic | str = "float32") -> None:
+def choose(backend: str = "auto", arithmetic: str = "float32") -> None:
     """Set the backend and the arithmetic of this process.
 
     `auto` is `spconv` for tensors on a GPU and `native` on a CPU. `bfloat16` rounds inputs and weights of `native` in
@@ -51,10 +51,10 @@ def choose(backend: Backend | str = "auto", arithmetic: Arithmetic | str = "floa
     Raises:
         UserError: an unknown name, spconv without its package, bfloat16 on a CPU that has none.
     """
-    if backend not in ("auto", "native", "dense", "spconv") or arithmetic not in ("float32", "bfloat16"):
+    if backend not in BACKENDS or arithmetic not in ARITHMETICS:
         raise UserError(
-            f"sparse backend '{backend}', arithmetic '{arithmetic}': choose auto, native, dense or spconv, and "
-            "float32 or bfloat16"
+            f"sparse backend '{backend}', arithmetic '{arithmetic}': choose one of "
+            f"{', '.join(BACKENDS)} and of {', '.join(ARITHMETICS)}"
         )
     if backend == "spconv":
         _spconv()

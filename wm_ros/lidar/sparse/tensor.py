@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 Triple = tuple[int, int, int]
@@ -78,8 +77,3 @@ def grid_after(shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -
     """The grid's shape behind a strided convolution."""
     z, y, x = ((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True))
     return z, y, x
-
-
-def empty_like(x: Sparse, channels: int) -> Tensor:
-    """(0, channels) features that still belong to the graph of `x`."""
-    return x.features.new_zeros(0, channels) + 0 * torch.sum(x.features)
