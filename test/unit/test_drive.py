@@ -63,8 +63,12 @@ def test_points_are_finite_in_reach_and_their_intensity_is_a_share():
 
 
 def test_most_rays_that_point_down_meet_the_ground_below_the_sensor():
+    sweep = of(Sweep, drive_samples(5, 0.1, **SMALL))[0]
+    near = np.hypot(*sweep.points[:, :2].T) < 8
+    assert near.sum() > 500
+    assert abs(np.median(sweep.points[near, 2]) + 1.73) < 0.3
     on_ground = []
-    for seed in range(5, 9):
+    for seed in range(5, 9):  # elsewhere a wall or a parked car may stand in the way
         points = of(Sweep, drive_samples(seed, 0.1, **SMALL))[0].points
         near = np.hypot(*points[:, :2].T) < 8
         on_ground.append((np.abs(points[near, 2] + 1.73) < 0.3).sum() / SMALL["azimuths"])
@@ -153,7 +157,8 @@ def test_standing_things_stay_where_they_are_when_ego_motion_is_taken_out():
         moved = last @ change[:3, :3].T + change[:3, 3]
         for kept, points in ((shared, moved), (unmoved, last)):
             kept.append(len(cells(first) & cells(points)) / len(cells(first) | cells(points)))
-    assert np.mean(shared) > 0.4 > 1.3 * np.mean(unmoved)
+    assert all(ours > 1.5 * theirs for ours, theirs in zip(shared, unmoved, strict=True))
+    assert np.mean(shared) > 0.4
 
 
 def test_who_is_parked_has_a_box_and_points_in_it():
