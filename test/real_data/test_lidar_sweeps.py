@@ -68,6 +68,8 @@ def test_trained_on_simulation_it_forecasts_a_real_drive_better_than_what_costs_
     bce = metrics["occupancy_bce@1.0s"]
     assert bce["value"] < 0.95 * bce["baselines"]["ego_mean5_blur"]
     assert metrics["embedding_rank"]["value"] > 16, "a quarter of the channels"
+    assert metrics["masked_cosine_occupied"]["value"] > 0.4 and metrics["masked_cosine_empty"]["value"] > 0.4
+    assert metrics["occupied_iou_label_free"]["value"] > 0.3
 
 
 def test_the_refined_bundle_says_whose_data_it_has_seen() -> None:
