@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.nn.preprocessing import to_tensor, to_uint8
 from wm_ros.state.config import StateModelConfig
-from wm_ros.state.linear import LinearPath
+from wm_ros.state.pca import PrincipalComponents
 from wm_ros.state.model import StateModel
 
 CHUNK = 32
@@ -30,7 +30,7 @@ class Baselines:
     config: StateModelConfig
     tensors: dict[str, torch.Tensor]
     model: StateModel
-    pca: LinearPath
+    pca: PrincipalComponents
 
     @torch.inference_mode()
     def pca_numbers(self, images: NDArray[np.uint8]) -> torch.Tensor:
@@ -69,11 +69,9 @@ def _load(bundle: Path, _: bytes) -> Baselines:
     model = StateModel(config.model)
     load_weights(model, tensors, "model", bundle)
     model.eval().requires_grad_(False)
-    pca = model.linear
-    if pca is None:
-        sizes = config.model
-        pca = LinearPath(sizes.tokens * sizes.token_width, sizes.image_height, sizes.image_width)
-        load_weights(pca, tensors, "baseline.pca", bundle)
+    sizes = config.model
+    pca = PrincipalComponents(sizes.tokens * sizes.token_width, sizes.image_height, sizes.image_width)
+    load_weights(pca, tensors, "baseline.pca", bundle)
     return Baselines(config.model, tensors, model, pca)
 
 

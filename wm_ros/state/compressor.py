@@ -6,6 +6,9 @@
 4. Stages shrink that axis by powers of two down to the number of tokens; in each, a transformer block attends to the
    key/value half before a linear layer reduces the width.
 5. Transposed back: (tokens, token width).
+
+All channels share the same few mixtures of patches on the way, so without a large frozen backbone it is slow to learn
+where something is. `shortcut` adds a linear map from all features to all numbers of the tokens.
 """
 
 from __future__ import annotations
@@ -18,15 +21,9 @@ from wm_ros.state.config import CompressorConfig
 
 
 class Compressor(nn.Module):
-    """(B, patches, width) → (B, stages[-1], token_width).
+    """(B, patches, width) → (B, stages[-1], token_width)."""
 
-    Args:
-        start_at_zero: the output is zero until trained, for use beside a linear path.
-    """
-
-    def __init__(
-        self, config: CompressorConfig, patches: int, width: int, token_width: int, start_at_zero: bool = False
-    ) -> None:
+    def __init__(self, config: CompressorConfig, patches: int, width: int, token_width: int) -> None:
         super().__init__()
         stages, context = config.stages, config.context_width
         self.token_width = token_width
@@ -40,10 +37,7 @@ class Compressor(nn.Module):
         )
         following = (*stages[1:], stages[-1])
         self.shrink = nn.ModuleList(nn.Linear(axis, after) for axis, after in zip(stages, following, strict=True))
-        if start_at_zero:
-            last = self.shrink[-1]
-            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.shortcut = nn.Linear(patches * width, stages[-1] * token_width) if config.shortcut else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = features
@@ -55,4 +49,4 @@ class Compressor(nn.Module):
         for block, shrink in zip(self.stages, self.shrink, strict=True):
             axis = shrink(block(axis, context))
         out: torch.Tensor = axis.transpose(1, 2)
-        return out
+        return out if self.shortcut is None else out + self.shortcut(features.flatten(1)).view_as(out)

@@ -9,16 +9,17 @@ from wm_ros.nn.autoencoder import PATCH, AutoencoderConfig
 
 
 class FeatureConfig(StrictModel):
-    """Patch features of an image: a small vision transformer trained here, or DINOv2 (frozen, weights from a folder).
+    """Patch features of an image: small networks trained here (`conv`, `vit`) or DINOv2 (frozen, from a folder).
 
     Attributes:
-        patch: edge of a patch in pixels. width, depth, heads: of the transformer.
+        patch: edge of a patch in pixels, 16 for `conv`. width, depth, heads: of the transformer; `conv` has `width`
+            channels at the end, a third and two thirds of them before, and `depth` residual blocks at the end.
         registers: extra tokens of DINOv2 with registers; they are dropped from the features.
     """
 
-    kind: Literal["vit", "dinov2"] = "vit"
-    patch: int = 8
-    width: int = 96
+    kind: Literal["conv", "vit", "dinov2"] = "conv"
+    patch: int = 16
+    width: int = 144
     depth: int = 2
     heads: int = 4
     registers: int = 0
@@ -31,13 +32,15 @@ class CompressorConfig(StrictModel):
         blocks: transformer blocks before the split. heads: of every attention. dropout: in every block.
         context_width: width of the key/value half that all stages attend to.
         stages: widths of the patch axis, powers of two, the last is the number of tokens.
+        shortcut: add a linear map from all features to the tokens; the published model has none.
     """
 
-    blocks: int = 2
+    blocks: int = 1
     heads: int = 4
     dropout: float = 0.0
     context_width: int = 64
-    stages: tuple[int, ...] = (128, 32, 8, 2)
+    stages: tuple[int, ...] = (32, 8, 2)
+    shortcut: bool = True
 
 
 class DecoderConfig(StrictModel):
@@ -46,8 +49,8 @@ class DecoderConfig(StrictModel):
     Attributes:
         text_width: the tokens are lifted linearly to this width and take the place of the text.
         pooled_width: of the vector that modulates every block, linear in the mean of the tokens.
-        refiner_width: channels of the convolutional correction of the deterministic estimate, 0 for none.
         token_dropout: share of training items without condition, for classifier-free guidance.
+        mean_width: channels of the deterministic decoder beside it, 0 for none as in the published model.
     """
 
     layers: int = 4
@@ -56,8 +59,8 @@ class DecoderConfig(StrictModel):
     patch: int = 2
     text_width: int = 256
     pooled_width: int = 128
-    refiner_width: int = 64
     token_dropout: float = 0.1
+    mean_width: int = 48
 
 
 class StateModelConfig(StrictModel):
@@ -65,15 +68,12 @@ class StateModelConfig(StrictModel):
 
     Attributes:
         token_width: numbers per token; a state is `compressor.stages[-1]` tokens.
-        linear_path: tokens and image are also joined by principal components (see `linear.py`), so that training
-            starts at the quality of PCA. Needs no pre-trained decoder; the published model has none.
         step_s: seconds per step of k in `action_r2@k`, the frame interval of the training recordings.
     """
 
     image_height: int = 96
     image_width: int = 128
     token_width: int = 128
-    linear_path: bool = True
     step_s: float = 1.0 / 15.0
     features: FeatureConfig = FeatureConfig()
     compressor: CompressorConfig = CompressorConfig()
@@ -102,10 +102,9 @@ def paper_config() -> StateModelConfig:
         image_height=336,
         image_width=336,
         token_width=1024,
-        linear_path=False,
         features=FeatureConfig(kind="dinov2", patch=14, width=768, depth=12, heads=12, registers=4),
-        compressor=CompressorConfig(blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2)),
+        compressor=CompressorConfig(blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2), shortcut=False),
         decoder=DecoderConfig(
-            layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, refiner_width=0
+            layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, mean_width=0
         ),
     )

@@ -10,6 +10,7 @@ from torch import nn
 
 from wm_ros.errors import UserError
 from wm_ros.nn.attention import TransformerBlock
+from wm_ros.nn.autoencoder import ResidualBlock
 from wm_ros.state.config import FeatureConfig
 
 # DINOv2 was trained on images normalised by ImageNet's statistics.
@@ -32,6 +33,28 @@ class PatchTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         out: torch.Tensor = self.norm(x)
+        return out
+
+
+class ConvFeatures(nn.Module):
+    """A small convolutional network, trained together with what follows; one feature per 16 × 16 pixels."""
+
+    def __init__(self, config: FeatureConfig, height: int, width: int) -> None:
+        super().__init__()
+        third = config.width // 3
+        self.net = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, third, 3, padding=1),
+            ResidualBlock(third),
+            nn.Conv2d(third, 2 * third, 4, stride=2, padding=1),
+            ResidualBlock(2 * third),
+            nn.Conv2d(2 * third, config.width, 4, stride=2, padding=1),
+            *(ResidualBlock(config.width) for _ in range(config.depth)),
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm(self.net(images - 0.5).flatten(2).transpose(1, 2))
         return out
 
 
@@ -81,7 +104,9 @@ class Dinov2Features(nn.Module):
 
 def make_features(config: FeatureConfig, height: int, width: int) -> nn.Module:
     """The extractor that `config` names, for images of `height` × `width`."""
+    if config.kind == "conv" and config.patch != 16:
+        raise UserError(f"features.patch = {config.patch}: the features of kind conv have one of 16")
     if height % config.patch or width % config.patch:
         raise UserError(f"features.patch = {config.patch} does not divide the image of {width} × {height}")
-    kinds = {"vit": PatchTransformer, "dinov2": Dinov2Features}
+    kinds = {"conv": ConvFeatures, "vit": PatchTransformer, "dinov2": Dinov2Features}
     return kinds[config.kind](config, height, width)

@@ -21,45 +21,77 @@ from wm_ros.types import Frame, Joints
 ARM_SIDE = "right"  # the arm that does the task in the recordings that actions are decoded from
 
 
+class Stacked:
+    """Images of several files as if they were one array (N, height, width, 3) uint8; read where they are asked for."""
+
+    def __init__(self, parts: list[NDArray[np.uint8]]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images of `rows` (M,), in their order."""
+        out = np.empty((len(rows), *self.parts[0].shape[1:]), np.uint8)
+        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(owner):
+            chosen = owner == number
+            out[chosen] = self.parts[number][rows[chosen] - self.starts[number]]
+        return out
+
+
 @dataclass(frozen=True)
 class ImageCache:
     """Images of all episodes, one after the other.
 
     Attributes:
-        images: (N, height, width, 3) uint8, memory-mapped. episode: (N,) int64 number of the episode.
+        images: (N, height, width, 3) uint8 in files. episode: (N,) int64 number of the episode. source: (N,) int64.
         stamp_s: (N,) seconds from the start of the episode.
         arm_rad: (N, 7) right arm's joints at the stamp, NaN where the episode has none.
     """
 
-    images: NDArray[np.uint8]
+    images: Stacked
     episode: NDArray[np.int64]
+    source: NDArray[np.int64]
     stamp_s: NDArray[np.float64]
     arm_rad: NDArray[np.float64]
 
 
 def build_cache(sources: list[str], height: int, width: int, root: Path) -> ImageCache:
-    """Read every frame of `sources` once; a second call with the same arguments opens what the first one wrote.
+    """Read every frame of each source once; what a source gave is kept and opened the next time.
 
     Raises:
         UserError: a source holds no camera image.
     """
-    key = hashlib.sha256(json.dumps([sources, height, width]).encode()).hexdigest()[:16]
+    parts = [_open(source, height, width, root) for source in sources]
+    first_episodes = np.cumsum([0, *(1 + int(part.episode[-1]) for part in parts)])
+    return ImageCache(
+        Stacked([part for p in parts for part in p.images.parts]),
+        np.concatenate([part.episode + first for part, first in zip(parts, first_episodes, strict=False)]),
+        np.concatenate([part.source + number for number, part in enumerate(parts)]),
+        np.concatenate([part.stamp_s for part in parts]),
+        np.concatenate([part.arm_rad for part in parts]),
+    )
+
+
+def _open(source: str, height: int, width: int, root: Path) -> ImageCache:
+    key = hashlib.sha256(json.dumps([[source], height, width]).encode()).hexdigest()[:16]
     folder = root / f"images-{key}"
     if not (folder / "done").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(sources, height, width, folder)
-    parts = {name: np.load(folder / f"{name}.npy") for name in ("episode", "stamp_s", "arm_rad")}
-    shape = (len(parts["episode"]), height, width, 3)
-    return ImageCache(np.memmap(folder / "images.u8", np.uint8, "r", shape=shape), **parts)
+        _write(source, height, width, folder)
+    episode, stamp_s, arm_rad = (np.load(folder / f"{name}.npy") for name in ("episode", "stamp_s", "arm_rad"))
+    images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(len(episode), height, width, 3))
+    return ImageCache(Stacked([images]), episode, np.zeros_like(episode), stamp_s, arm_rad)
 
 
-def _write(sources: list[str], height: int, width: int, folder: Path) -> None:
+def _write(source: str, height: int, width: int, folder: Path) -> None:
     episode_of: list[int] = []
     stamps: list[NDArray[np.float64]] = []
     arms: list[NDArray[np.float64]] = []
-    listed = [episode for source in sources for episode in episodes(source)]
     with (folder / "images.u8").open("wb") as file:
-        for number, episode in enumerate(track(listed, "images", transient=True)):
+        for number, episode in enumerate(track(episodes(source), "images", transient=True)):
             stamp_s, arm_rad = [], Arm()
             for sample, image in _frames(episode, height, width, arm_rad):
                 stamp_s.append(sample.stamp_ns * 1e-9)
@@ -70,7 +102,7 @@ def _write(sources: list[str], height: int, width: int, folder: Path) -> None:
                 arms.append(arm_rad.at(times))
                 episode_of += [number] * len(stamp_s)
     if not episode_of:
-        raise UserError(f"no camera image in {', '.join(sources)}; give recordings with a camera topic")
+        raise UserError(f"no camera image in '{source}'; give recordings with a camera topic")
     np.save(folder / "episode.npy", np.asarray(episode_of, np.int64))
     np.save(folder / "stamp_s.npy", np.concatenate(stamps))
     np.save(folder / "arm_rad.npy", np.concatenate(arms))

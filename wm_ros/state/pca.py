@@ -1,9 +1,6 @@
-"""The linear path between image and tokens: principal components of the training images.
+"""Principal components of the training images with as many numbers as a state: the baseline `pca`.
 
-A plain autoencoder of two tokens falls below PCA with as many numbers, because it spends its training on finding the
-linear subspace. Here that subspace is given: tokens = scaled principal components + what the compressor adds, and the
-deterministic reconstruction = their linear decode + what the decoder adds. The same components serve as the `pca`
-baseline, and the mean as `mean_image`. The basis is stored as int8 with one scale per component.
+The basis is stored as int8 with one scale per component.
 """
 
 from __future__ import annotations
@@ -13,18 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-# Token i has spread std_i^0.5: coarse components stay larger than fine ones, but by less than in the image, so that
-# those who read tokens see fine motion without amplified noise.
-TEMPERING = 0.5
-
-
-class LinearPath(nn.Module):
+class PrincipalComponents(nn.Module):
     """`encode`: (B, 3, H, W) → (B, N); `decode`: (B, N) → (B, 3, H, W), not clipped."""
 
     mean: torch.Tensor
     basis: torch.Tensor
     basis_scale: torch.Tensor
-    token_scale: torch.Tensor
 
     def __init__(self, components: int, height: int, width: int) -> None:
         super().__init__()
@@ -33,7 +24,6 @@ class LinearPath(nn.Module):
         self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.zeros(components, pixels, dtype=torch.int8))
         self.register_buffer("basis_scale", torch.ones(components))
-        self.register_buffer("token_scale", torch.ones(components))
         self._floats: torch.Tensor | None = None
 
     def matrix(self) -> torch.Tensor:
@@ -43,10 +33,10 @@ class LinearPath(nn.Module):
         return self._floats
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return ((images.flatten(1) - self.mean) @ self.matrix().T) / self.token_scale
+        return (images.flatten(1) - self.mean) @ self.matrix().T
 
     def decode(self, numbers: torch.Tensor) -> torch.Tensor:
-        flat = (numbers * self.token_scale) @ self.matrix() + self.mean
+        flat = numbers @ self.matrix() + self.mean
         return flat.unflatten(1, self.shape)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
@@ -67,20 +57,15 @@ class LinearPath(nn.Module):
         for first in range(0, flat.shape[1], chunk):
             part = flat[:, first : first + chunk].float() / 255.0 - mean[first : first + chunk]
             gram += part @ part.T
-        values, vectors = torch.linalg.eigh(gram)
+        _, vectors = torch.linalg.eigh(gram)
         keep = vectors.flip(1)[:, :components].T
-        variance = values.flip(0)[:components].clamp_min(1e-12) / count
         basis = torch.zeros(components, flat.shape[1])
         for first in range(0, flat.shape[1], chunk):
             part = flat[:, first : first + chunk].float() / 255.0 - mean[first : first + chunk]
             basis[:, first : first + chunk] = keep @ part
         basis /= basis.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        std = variance.sqrt()
-        scale = std**TEMPERING
-        scale *= (std / scale).square().mean().sqrt()
         step = basis.abs().amax(1).clamp_min(1e-12) / 127.0
         self.mean.copy_(mean)
         self.basis.copy_((basis / step[:, None]).round().to(torch.int8))
         self.basis_scale.copy_(step)
-        self.token_scale.copy_(scale.clamp_min(1e-6))
         self._floats = None
