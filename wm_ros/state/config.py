@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from wm_ros.bundle import StrictModel
 from wm_ros.nn.autoencoder import PATCH, AutoencoderConfig
+from wm_ros.state.sd3_config import Architecture, Sd3Config
 
 
 class FeatureConfig(StrictModel):
-    """Patch features of an image: small networks trained here (`conv`, `vit`) or DINOv2 (frozen, from a folder).
+    """Patch features of an image: small networks trained here (`conv`, `vit`), or frozen ones from a folder: DINOv2, or
+    blocks of Stable Diffusion's U-Net (`diffusion`).
 
     Attributes:
         patch: edge of a patch in pixels, 16 for `conv`. width, depth, heads: of the transformer; `conv` has `width`
             channels at the end, a third and two thirds of them before, and `depth` residual blocks at the end.
         registers: extra tokens of DINOv2 with registers; they are dropped from the features.
+        blocks: of the U-Net, whose outputs are put side by side: `down.<index>`, `mid`, `up.<index>`.
+        timestep: how noisy the U-Net sees the image, in steps of its scheduler; 0 for no noise.
+        prompt_tokens: length of the empty prompt's embedding; 0 where the folder has no text encoder.
+        architecture: settings of each part of the folder (`dinov2`, or `unet` and `vae`), filled in from it.
     """
 
-    kind: Literal["conv", "vit", "dinov2"] = "conv"
+    kind: Literal["conv", "vit", "dinov2", "diffusion"] = "conv"
     patch: int = 16
     width: int = 144
     depth: int = 2
     heads: int = 4
     registers: int = 0
+    blocks: tuple[str, ...] = ("down.1", "down.2", "down.3", "mid")
+    timestep: int = 0
+    prompt_tokens: int = 0
+    architecture: dict[str, Architecture] = Field(default_factory=dict)
 
 
 class CompressorConfig(StrictModel):
@@ -69,6 +81,7 @@ class StateModelConfig(StrictModel):
     Attributes:
         token_width: numbers per token; a state is `compressor.stages[-1]` tokens.
         step_s: seconds per step of k in `action_r2@k`, the frame interval of the training recordings.
+        sd3: Stable Diffusion 3 as autoencoder and decoder, as published; None for the small ones trained here.
     """
 
     image_height: int = 96
@@ -79,6 +92,7 @@ class StateModelConfig(StrictModel):
     compressor: CompressorConfig = CompressorConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     decoder: DecoderConfig = DecoderConfig()
+    sd3: Sd3Config | None = None
 
     @property
     def tokens(self) -> int:
@@ -103,7 +117,9 @@ def paper_config() -> StateModelConfig:
         image_width=336,
         token_width=1024,
         features=FeatureConfig(kind="dinov2", patch=14, width=768, depth=12, heads=12, registers=4),
-        compressor=CompressorConfig(blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2), shortcut=False),
+        compressor=CompressorConfig(
+            blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2), shortcut=False
+        ),
         decoder=DecoderConfig(
             layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, mean_width=0
         ),
