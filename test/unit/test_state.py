@@ -17,7 +17,8 @@ from wm_ros.state.action import fit_head, step_pairs
 from wm_ros.state.compressor import Compressor
 from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig, paper_config
 from wm_ros.state.decoder import FlowDecoder
-from wm_ros.state.features import Dinov2Features, make_features
+from wm_ros.state.features import make_features
+from wm_ros.state.features_dinov2 import Dinov2Features
 from wm_ros.state.linear import LinearPath
 from wm_ros.state.model import StateModel
 from wm_ros.state.motion import difference, interpolate, transfer

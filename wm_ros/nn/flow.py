@@ -57,10 +57,15 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
 
 
 def sample(velocity: Velocity, shape: Sequence[int], steps: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw from the flow with `steps` Euler steps of equal length; the same generator state gives the same sample."""
+    """Draw from the flow; the same generator state gives the same sample."""
+    return follow(velocity, torch.randn(tuple(shape), generator=generator, device=generator.device), steps)
+
+
+def follow(velocity: Velocity, noise: torch.Tensor, steps: int) -> torch.Tensor:
+    """From noise (B, …) to data in `steps` Euler steps of equal length."""
     if steps < 1:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
-    z = torch.randn(tuple(shape), generator=generator, device=generator.device)
+    z = noise
     for index in range(steps):
         sigma = torch.full((len(z),), 1.0 - index / steps, device=z.device)
         z = z - velocity(z, sigma) / steps

@@ -107,6 +107,9 @@ class StateModelConfig(StrictModel):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the autoencoder's latents."""
+        if self.sd3 is not None:
+            scale = self.sd3.latent_scale
+            return self.sd3.vae["latent_channels"], self.image_height // scale, self.image_width // scale
         return self.autoencoder.channels, self.image_height // PATCH, self.image_width // PATCH
 
 

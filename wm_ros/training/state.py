@@ -22,7 +22,7 @@ from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, fit_head, pooled_pixels, step_pairs
 from wm_ros.state.config import StateModelConfig
-from wm_ros.state.features import Dinov2Features
+from wm_ros.state.features_dinov2 import Dinov2Features
 from wm_ros.state.linear import LinearPath
 from wm_ros.state.model import StateModel
 from wm_ros.training.image_cache import ImageCache, build_cache
