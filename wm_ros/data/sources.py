@@ -8,7 +8,7 @@ path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all o
 path/to/kitti                          a KITTI raw drive (velodyne_points/data)
 
 Every source takes `start_s` and `end_s`: only that stretch of each episode, in seconds from its first sample; and, for
-training of `lidar`, `weight`: how often it is drawn against the other sources (1 where only others give one; without
+training of `lidar` and `state`, `weight`: how often it is drawn against the other sources (1 where only others give one; without
 any, sources are drawn in proportion to their size).
 path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
 """
@@ -64,6 +64,13 @@ def weight(source: str) -> float | None:
     if found is not None and found <= 0:
         raise UserError(f"source '{source}': weight {found:g} is not positive; leave the source out instead")
     return found
+
+
+def unweighted(source: str) -> str:
+    """The source without its `weight`: the same samples. Raises UserError."""
+    location, options = _parse(source)
+    rest = "&".join(f"{name}={value}" for name, value in options.items() if name != "weight")
+    return f"{location}?{rest}" if rest else location
 
 
 def _parse(source: str) -> tuple[str, dict[str, str]]:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+FEW = 16  # heads narrower than this train slowly with the fused attention of a CPU
+
 
 class Attention(nn.Module):
     """Multi-head attention of (B, N, dim) to (B, M, context_dim); `heads` must divide `dim`."""
@@ -21,7 +23,10 @@ class Attention(nn.Module):
         source = x if context is None else context
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(source).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        if query.shape[-1] < FEW:
+            attended = (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(-1) @ value
+        else:
+            attended = functional.scaled_dot_product_attention(query, key, value)
         out: torch.Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return out
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 STEPS = (1, 2, 4, 8)
 METHODS = ("model", "pca", "pixels")
 JOINTS = 7
+HIDDEN, BATCH = 256, 256
 POOLED = (6, 8)  # rows and columns of the mean-pooled image of the baseline `pixels`
 
 
@@ -26,11 +27,13 @@ class ActionHead(nn.Module):
     input_scale: torch.Tensor
     output_scale: torch.Tensor
 
-    def __init__(self, inputs: int, hidden: int = 64) -> None:
+    def __init__(self, inputs: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.register_buffer("input_scale", torch.ones(inputs))
         self.register_buffer("output_scale", torch.ones(JOINTS))
-        self.net = nn.Sequential(nn.Dropout(0.1), nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, JOINTS))
+        self.net = nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(hidden, JOINTS)
+        )
 
     def forward(self, change: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.net(change / self.input_scale) * self.output_scale
@@ -67,13 +70,21 @@ def step_pairs(
 
 
 def fit_head(
-    change: torch.Tensor, joints: torch.Tensor, episode: NDArray[np.int64], seed: int, steps: int = 400
+    change: torch.Tensor,
+    joints: torch.Tensor,
+    episode: NDArray[np.int64],
+    source: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    steps: int = 3000,
 ) -> ActionHead:
     """Train a head by mean squared error and keep it as it was best on a fifth of the episodes.
 
     Args:
         change: (N, inputs) differences. joints: (N, 7) changes of joints, rad. episode: (N,) where each pair is from.
+        source: (N,) kind of recording; each kind counts alike, however many pairs it has.
     """
+    source = np.zeros(len(episode), np.int64) if source is None else source
+    weight = torch.from_numpy(1.0 / np.bincount(source)[source])
     numbers = np.random.default_rng(seed).permutation(np.unique(episode))
     held_out = torch.from_numpy(np.isin(episode, numbers[: max(1, len(numbers) // 5)]))
     train = torch.nonzero(~held_out).flatten() if not held_out.all() else torch.arange(len(change))
@@ -87,18 +98,23 @@ def fit_head(
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         best, best_error = copy.deepcopy(head.state_dict()), float("inf")
         optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1)
-        for step in range(steps):
-            if step % 20 == 0:
-                with torch.no_grad():
-                    error = float(
-                        ((head.eval()(change[held_out]) - joints[held_out]) / head.output_scale).square().mean()
-                    )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for step in range(steps + 1):
+            if step % 100 == 0:
+                error = _error(head.eval(), change[held_out], joints[held_out], weight[held_out])
                 if error < best_error:
                     best, best_error = copy.deepcopy(head.state_dict()), error
-            rows = train[torch.randint(len(train), (256,))]
+            rows = train[torch.multinomial(weight[train], BATCH, replacement=True)]
             loss = ((head.train()(change[rows]) - joints[rows]) / head.output_scale).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            schedule.step()
     head.load_state_dict(best)
     return head.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _error(head: ActionHead, change: torch.Tensor, joints: torch.Tensor, weight: torch.Tensor) -> float:
+    squares = ((head(change) - joints) / head.output_scale).square().mean(1)
+    return float((squares * weight).sum() / weight.sum())

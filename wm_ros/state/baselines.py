@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.nn.preprocessing import to_tensor, to_uint8
 from wm_ros.state.config import StateModelConfig
-from wm_ros.state.pca import PrincipalComponents
 from wm_ros.state.model import StateModel
+from wm_ros.state.pca import PrincipalComponents
+from wm_ros.state.published import make_model
 
 CHUNK = 32
 
@@ -66,7 +67,7 @@ def load_baselines(bundle: Path) -> Baselines:
 @lru_cache(maxsize=1)
 def _load(bundle: Path, _: bytes) -> Baselines:
     config, tensors = load_bundle(bundle, "state", StateModelConfig)
-    model = StateModel(config.model)
+    model = make_model(config.model)
     load_weights(model, tensors, "model", bundle)
     model.eval().requires_grad_(False)
     sizes = config.model

@@ -37,7 +37,10 @@ class Compressor(nn.Module):
         )
         following = (*stages[1:], stages[-1])
         self.shrink = nn.ModuleList(nn.Linear(axis, after) for axis, after in zip(stages, following, strict=True))
-        self.shortcut = nn.Linear(patches * width, stages[-1] * token_width) if config.shortcut else None
+        self.shortcut = None
+        if config.shortcut:
+            narrow, numbers = config.shortcut, stages[-1] * token_width
+            self.shortcut = nn.Sequential(nn.Linear(width, narrow), nn.Flatten(), nn.Linear(patches * narrow, numbers))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = features
@@ -49,4 +52,4 @@ class Compressor(nn.Module):
         for block, shrink in zip(self.stages, self.shrink, strict=True):
             axis = shrink(block(axis, context))
         out: torch.Tensor = axis.transpose(1, 2)
-        return out if self.shortcut is None else out + self.shortcut(features.flatten(1)).view_as(out)
+        return out if self.shortcut is None else out + self.shortcut(features).view_as(out)

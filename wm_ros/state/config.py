@@ -44,7 +44,8 @@ class CompressorConfig(StrictModel):
         blocks: transformer blocks before the split. heads: of every attention. dropout: in every block.
         context_width: width of the key/value half that all stages attend to.
         stages: widths of the patch axis, powers of two, the last is the number of tokens.
-        shortcut: add a linear map from all features to the tokens; the published model has none.
+        shortcut: channels per patch of a linear map from all features to the tokens beside the stages, 0 for none as
+            in the published model.
     """
 
     blocks: int = 1
@@ -52,7 +53,7 @@ class CompressorConfig(StrictModel):
     dropout: float = 0.0
     context_width: int = 64
     stages: tuple[int, ...] = (32, 8, 2)
-    shortcut: bool = True
+    shortcut: int = 64
 
 
 class DecoderConfig(StrictModel):
@@ -63,9 +64,10 @@ class DecoderConfig(StrictModel):
         pooled_width: of the vector that modulates every block, linear in the mean of the tokens.
         token_dropout: share of training items without condition, for classifier-free guidance.
         mean_width: channels of the deterministic decoder beside it, 0 for none as in the published model.
+        mean_lift: channels at its coarsest grid, which the tokens are lifted to linearly.
     """
 
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     head_width: int = 32
     patch: int = 2
@@ -73,6 +75,7 @@ class DecoderConfig(StrictModel):
     pooled_width: int = 128
     token_dropout: float = 0.1
     mean_width: int = 48
+    mean_lift: int = 64
 
 
 class StateModelConfig(StrictModel):
@@ -90,7 +93,7 @@ class StateModelConfig(StrictModel):
     step_s: float = 1.0 / 15.0
     features: FeatureConfig = FeatureConfig()
     compressor: CompressorConfig = CompressorConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig(width=32)
     decoder: DecoderConfig = DecoderConfig()
     sd3: Sd3Config | None = None
 
@@ -121,7 +124,7 @@ def paper_config() -> StateModelConfig:
         token_width=1024,
         features=FeatureConfig(kind="dinov2", patch=14, width=768, depth=12, heads=12, registers=4),
         compressor=CompressorConfig(
-            blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2), shortcut=False
+            blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2), shortcut=0
         ),
         decoder=DecoderConfig(
             layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, mean_width=0

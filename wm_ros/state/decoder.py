@@ -31,16 +31,17 @@ class MeanDecoder(nn.Module):
         width, inputs = config.decoder.mean_width, config.tokens * config.token_width
         rows, columns = config.image_height // COARSEST, config.image_width // COARSEST
         self.register_buffer("mean_image", torch.full((3, config.image_height, config.image_width), 0.5))
-        self.lift = nn.Linear(inputs, 3 * width * rows * columns)
-        self.grid = nn.Unflatten(1, (3 * width, rows, columns))
-        self.sixteenth = nn.Sequential(ResidualBlock(3 * width), ResidualBlock(3 * width))
+        lift = config.decoder.mean_lift
+        self.lift = nn.Sequential(nn.Linear(inputs, lift * rows * columns), nn.Unflatten(1, (lift, rows, columns)))
+        self.sixteenth = nn.Sequential(
+            nn.Conv2d(lift, 3 * width, 1), ResidualBlock(3 * width), ResidualBlock(3 * width)
+        )
         self.eighth = nn.Sequential(_double(3 * width, 2 * width), ResidualBlock(2 * width), ResidualBlock(2 * width))
         self.quarter = nn.Sequential(_double(2 * width, width), ResidualBlock(width), ResidualBlock(width))
         self.pixels = nn.Sequential(zero_conv(width, 48), nn.PixelShuffle(4))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.grid(self.lift(tokens.flatten(1)))
-        x = self.quarter(self.eighth(self.sixteenth(x)))
+        x = self.quarter(self.eighth(self.sixteenth(self.lift(tokens.flatten(1)))))
         out: torch.Tensor = self.mean_image + self.pixels(x)
         return out
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+
 class PrincipalComponents(nn.Module):
     """`encode`: (B, 3, H, W) → (B, N); `decode`: (B, N) → (B, 3, H, W), not clipped."""
 

@@ -257,6 +257,8 @@ def _ade_mm(guess: Tensor, truth: Tensor, there: Tensor, rate_hz: float, horizon
 
 def _state_model(path: Path) -> tuple[BundleConfig[StateModelConfig], StateModel]:
     config, tensors = load_bundle(path, "state", StateModelConfig)
+    if config.model.sd3 is not None:
+        raise UserError(f"bundle '{path}' draws by Stable Diffusion 3; future needs one with the small autoencoder")
     model = StateModel(config.model)
     load_weights(model, tensors, "model", path)
     return config, model.eval().requires_grad_(False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from wm_ros.data.sources import Episode, episodes
+from wm_ros.data.sources import Episode, episodes, unweighted
 from wm_ros.errors import UserError
 from wm_ros.kinematics import arm_for
 from wm_ros.nn.preprocessing import resize_area
@@ -76,7 +76,7 @@ def build_cache(sources: list[str], height: int, width: int, root: Path) -> Imag
 
 
 def _open(source: str, height: int, width: int, root: Path) -> ImageCache:
-    key = hashlib.sha256(json.dumps([[source], height, width]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([[unweighted(source)], height, width]).encode()).hexdigest()[:16]
     folder = root / f"images-{key}"
     if not (folder / "done").is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from wm_ros.data.sources import episodes
 from wm_ros.errors import UserError
 from wm_ros.paths import CONFIG
 from wm_ros.training.plots import plot_losses
-from wm_ros.training.task import RunInfo, Task, TrainConfig, read_config
+from wm_ros.training.task import RunInfo, Task, TrainConfig, read_config, read_variant
 
 console = Console(stderr=True)
 
@@ -70,7 +70,7 @@ def train(
         task.start_from(start_from)
     config: TrainConfig = task.config
     adamw = torch.optim.AdamW(
-        task.trainable(), lr=config.optimiser.lr, weight_decay=config.optimiser.weight_decay, betas=(0.9, 0.99)
+        task.trainable(), lr=config.optimiser.lr, weight_decay=config.optimiser.weight_decay, betas=(0.9, 0.99), fused=True
     )
     schedule = _schedule(adamw, config)
     task.modules.to(fabric.device)
@@ -136,6 +136,12 @@ def _task(name: str, config_file: Path, steps: int | None, out: Path) -> Task:
     if name not in NAMES:
         raise UserError(f"unknown capability '{name}': choose one of {', '.join(NAMES)}")
     task_type: type[Task] = importlib.import_module(f"wm_ros.training.{name}").TASK
+    variant = read_variant(config_file)
+    if variant:
+        if variant not in task_type.variants:
+            known = ", ".join(task_type.variants) or "none"
+            raise UserError(f"'{config_file}': variant = {variant!r}; {name} has {known}")
+        task_type = importlib.import_module(f"wm_ros.training.{name}_{variant}").TASK
     config = read_config(config_file, task_type.config_type, **({"steps": steps} if steps else {}))
     return task_type(config, out)
 

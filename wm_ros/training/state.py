@@ -1,199 +1,210 @@
-"""Training of `state`: the image autoencoder first, then tokens, flow and deterministic decoder together.
+"""Training of `state`: tokens, the deterministic decoder, the image autoencoder and the flow, all at once.
 
-Only images are needed. Where a recording also has joints, the heads of `action_r2` are fitted on it at the end.
+Only images are needed. Where they follow each other, the decode of the mean of two states is held to the image between
+them, and the change of state to the change of the image. Where a recording also has joints, the heads of `action_r2`
+are fitted on it at the end.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.nn.autoencoder import autoencoder_loss
-from wm_ros.nn.ema import Ema
 from wm_ros.nn.flow import velocity_loss
 from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, fit_head, pooled_pixels, step_pairs
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.features_dinov2 import Dinov2Features
-from wm_ros.state.linear import LinearPath
 from wm_ros.state.model import StateModel
-from wm_ros.training.image_cache import ImageCache, build_cache
+from wm_ros.state.motion import difference, interpolate
+from wm_ros.state.pca import PrincipalComponents
+from wm_ros.training.clips import Clips, evenly
+from wm_ros.training.image_cache import build_cache
 from wm_ros.training.state_card import card
 from wm_ros.training.task import RunInfo, Task, TrainConfig
+
+SSIM_EVERY = 3  # similarity is dear: on every third picture only
+POOLED_SCALE = 10.0  # changes of pooled pixels are about a tenth
 
 
 class StateTrainConfig(TrainConfig):
     """`config/train/state.yaml`.
 
     Attributes:
-        autoencoder_fraction: share of the steps spent on the autoencoder alone, before it is frozen.
-        linear_images: images that the principal components are fitted on, at most.
+        gaps: images between the first and the middle one of a clip, drawn from these. clip_s: longest clip.
+        between_weight: of the picture of the mean state against the middle image.
+        motion_weight: of the change of the image, pooled to 8 × 6 fields, as a linear function of the change of state.
+        flow_weight, ssim_weight: of these losses beside L1 + MSE of the pictures.
+        flow_after: share of the steps before the flow begins, for which tokens and autoencoder should have settled.
+        photometric: strength of random gain, gamma and colour balance, 0 for none, the same within a clip.
+        shift_px: random shift of a clip, at most.
+        frozen_tokens: with --start-from: tokens stay, so that those who read them need no new training.
+        pca_images: that the baseline is fitted on, at most. action_images: that the heads of `action_r2` are fitted
+            on, at most, shared evenly by the sources.
         validation_fraction: share of episodes held out. validation_images: of them, evenly spaced.
-        flow_weight, ssim_weight: of these losses beside L1 + MSE of the deterministic reconstruction.
-        photometric: strength of random gain, gamma and colour balance, 0 for none.
-        start_from: a bundle to continue. frozen: what stays as it is there; with `tokens` those who read its tokens
-            need no new training, with `flow` only the deterministic reconstruction is trained.
-        action_images: images that the heads of `action_r2` are fitted on, at most.
         dinov2_folder: pre-trained weights for features of kind dinov2.
     """
 
     model: StateModelConfig = StateModelConfig()
-    autoencoder_fraction: float = 0.3
-    linear_images: int = 6000
+    gaps: tuple[int, ...] = (1, 2, 4, 8)
+    clip_s: float = 1.4
+    between_weight: float = 1.0
+    motion_weight: float = 0.1
+    flow_weight: float = 0.1
+    ssim_weight: float = 0.1
+    flow_after: float = 0.3
+    photometric: float = 0.06
+    shift_px: int = 2
+    frozen_tokens: bool = False
+    pca_images: int = 6000
+    action_images: int = 16000
     validation_fraction: float = 0.05
     validation_images: int = 128
-    flow_weight: float = 0.05
-    ssim_weight: float = 0.1
-    photometric: float = 0.0
-    start_from: Path | None = None
-    frozen: tuple[Literal["tokens", "flow"], ...] = ()
-    action_images: int = 6000
     dinov2_folder: Path | None = None
-
-
-class Images(Dataset[torch.Tensor]):
-    """Chosen images of a cache, (3, H, W) in 0..1."""
-
-    def __init__(self, cache: ImageCache, rows: NDArray[np.int64], photometric: float = 0.0) -> None:
-        self.cache, self.rows, self.photometric = cache, rows, photometric
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        image = to_tensor(np.asarray(self.cache.images[self.rows[index]]))
-        if self.photometric:
-            gain, gamma, *balance = torch.exp(self.photometric * torch.randn(5)).tolist()
-            image = (gain * image**gamma * torch.tensor(balance).view(3, 1, 1)).clamp(0.0, 1.0)
-        return image
 
 
 class StateTask(Task):
     """See `Task`. `modules.model` is what the bundle holds."""
 
     name: ClassVar[str] = "state"
+    variants: ClassVar[tuple[str, ...]] = ("paper",)
     config_type: ClassVar[type[TrainConfig]] = StateTrainConfig
     config: StateTrainConfig
 
     def __init__(self, config: StateTrainConfig, work_dir: Path) -> None:
         super().__init__(config, work_dir)
-        self.start = round(config.autoencoder_fraction * config.steps)
-        self.model = StateModel(config.model)
-        self.modules["model"] = self.model
-        self.average = Ema(self.model.autoencoder, 0.99)
-        self.modules["autoencoder_average"] = self.average
-        self.inherited_heads: dict[str, torch.Tensor] = {}
+        size = config.model
+        self.flow_start = round(config.flow_after * config.steps)
+        self.model = StateModel(size)
+        self.motion = nn.Linear(size.tokens * size.token_width, pooled_pixels(torch.zeros(1, 3, 8, 8)).shape[1])
+        self.pca = PrincipalComponents(size.tokens * size.token_width, size.image_height, size.image_width)
+        self.modules.update({"model": self.model, "motion": self.motion, "pca": self.pca})
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
-        size = self.config.model.image_height, self.config.model.image_width
+        config, size = self.config, (self.config.model.image_height, self.config.model.image_width)
         self.seed = seed
         self.cache = build_cache(sources, *size, self.work_dir / "cache")
         numbers = np.random.default_rng(seed).permutation(np.unique(self.cache.episode))
-        held_out = numbers[: max(1, round(self.config.validation_fraction * len(numbers)))]
+        held_out = numbers[: max(1, round(config.validation_fraction * len(numbers)))]
         is_held_out = np.isin(self.cache.episode, held_out)
         if is_held_out.all():
             raise UserError(f"one episode in {', '.join(sources)} is not enough: one is held out, give at least two")
         self.train_rows, rows = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-        self._initialise()
-        train = Images(self.cache, self.train_rows, self.config.photometric)
-        return train, Images(self.cache, _evenly(rows, self.config.validation_images))
+        self._initialise(weights(sources))
+        train = Clips(self.cache, self.train_rows, config.gaps, config.clip_s, weights(sources))
+        train.photometric, train.shift_px = config.photometric, config.shift_px
+        return train, Clips(self.cache, evenly(rows, config.validation_images), config.gaps[-1:], config.clip_s)
 
-    def _initialise(self) -> None:
-        """Closed-form starts: principal components of images and of their patches; or the weights of a bundle."""
-        if self.config.start_from is not None:
-            config, tensors = load_bundle(self.config.start_from, "state", StateModelConfig)
-            if config.model != self.config.model:
-                raise UserError(f"bundle '{self.config.start_from}' has another model config; give the same one")
-            load_weights(self.model, tensors, "model", self.config.start_from)
-            self.inherited_heads = {k: v for k, v in tensors.items() if k.startswith("baseline.action.")}
-        else:
-            if isinstance(self.model.features, Dinov2Features) and self.config.dinov2_folder is not None:
-                self.model.features.load_folder(self.config.dinov2_folder)
-            if self.model.linear is not None:
-                self.model.linear.fit(self.cache.images[_evenly(self.train_rows, self.config.linear_images)])
-            self.model.autoencoder.fit_linear(self._some(256))
-        self.average.average.load_state_dict(self.model.autoencoder.state_dict())
-        if "tokens" in self.config.frozen:
+    def _initialise(self, shares: list[float] | None) -> None:
+        """Closed-form starts: mean image, principal components of images and of their patches."""
+        if isinstance(self.model.features, Dinov2Features) and self.config.dinov2_folder is not None:
+            self.model.features.load_folder(self.config.dinov2_folder)
+        self.pca.fit(self.cache.images[self._as_drawn(shares)])
+        self.pca.requires_grad_(False)
+        self.model.autoencoder.fit_linear(to_tensor(self.cache.images[evenly(self.train_rows, 256)]))
+        if self.model.mean_decoder is not None:
+            self.model.mean_decoder.mean_image.copy_(self.pca.mean.view(self.pca.shape))
+
+    def _as_drawn(self, shares: list[float] | None) -> NDArray[np.int64]:
+        """Training images for the principal components, from each source as often as training draws them."""
+        source = self.cache.source[self.train_rows]
+        counts = np.bincount(source).astype(float) if shares is None else np.asarray(shares)
+        wanted = np.floor(self.config.pca_images * counts / counts.sum()).astype(int)
+        return np.concatenate([evenly(self.train_rows[source == n], count) for n, count in enumerate(wanted)])
+
+    def start_from(self, bundle: Path) -> None:
+        config, tensors = load_bundle(bundle, "state", StateModelConfig)
+        if config.model != self.config.model:
+            raise UserError(f"bundle '{bundle}' has another model config; give the same one")
+        load_weights(self.model, tensors, "model", bundle)
+        load_weights(self.pca, tensors, "baseline.pca", bundle)
+        if self.config.frozen_tokens:
             self.model.features.requires_grad_(False)
             self.model.compressor.requires_grad_(False)
-        if "flow" in self.config.frozen:
-            self.model.decoder.flow.requires_grad_(False)
 
     def loss(self, batch: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        model, config = self.model, self.config
+        # 1. States of the three images of each clip, and the one half way between the first and the last.
+        first, middle, last = batch.unbind(1)
+        images = torch.cat([first, middle, last])
+        tokens = model.encode(images).float()
+        before, _, after = tokens.chunk(3)
+        losses: dict[str, torch.Tensor] = {}
+        # 2. The published loss: the flow from noise to latents, given the tokens.
+        losses["autoencoder"], flow = self._flow_loss(first, before, step)
+        if flow is not None:
+            losses["flow"] = config.flow_weight * flow
+        # 3. Pictures of all states, and of the mean state against the image between.
+        if model.mean_decoder is not None:
+            pictures = model.mean_decoder(torch.cat([tokens, interpolate(before, after, 0.5)])).float()
+            losses["picture"] = self._picture_loss(pictures[: len(images)], images)
+            losses["between"] = config.between_weight / 3 * self._picture_loss(pictures[len(images) :], middle)
+        # 4. The change of state tells the change of the image.
+        change = self.motion(difference(before, after).flatten(1)).float()
+        target = POOLED_SCALE * difference(pooled_pixels(first), pooled_pixels(last))
+        losses["motion"] = config.motion_weight * functional.mse_loss(change, target)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _picture_loss(self, pictures: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            similarity = ssim(pictures[::SSIM_EVERY].contiguous(), images[::SSIM_EVERY].contiguous()).mean()
+            return autoencoder_loss(pictures, images) + self.config.ssim_weight * (1.0 - similarity)
+
+    def _flow_loss(
+        self, images: torch.Tensor, tokens: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of the autoencoder, and of the velocity (none before `flow_start`); some items go without condition.
+
+        Beside a mean decoder the flow learns what that leaves, and the tokens learn from the pictures alone.
+        """
         model = self.model
-        if step < self.start:
-            loss = autoencoder_loss(model.autoencoder(batch), batch)
-            return {"loss": loss, "autoencoder": loss}
-        if step == self.start:
-            self._begin_tokens()
-        model.autoencoder.requires_grad_(False)
-        # One image, three views: its latents, its tokens, and the picture that the tokens give back.
+        latents = model.autoencoder.encode(images)
+        autoencoder = autoencoder_loss(model.autoencoder.decode(latents).float(), images)
+        if step < self.flow_start:
+            return autoencoder, None
         with torch.no_grad():
-            latents = model.autoencoder.encode(batch)
-        with torch.set_grad_enabled("tokens" not in self.config.frozen):
-            tokens = model.encode(batch)
-        picture = model.reconstruct(tokens)
-        picture_loss = autoencoder_loss(picture, batch)
-        similarity = ssim(picture, batch).mean()
-        loss = picture_loss + self.config.ssim_weight * (1.0 - similarity)
-        parts = {"picture": picture_loss, "ssim": similarity}
-        if "flow" not in self.config.frozen:
-            parts["flow"] = self._flow_loss(tokens, latents)
-            loss = loss + self.config.flow_weight * parts["flow"]
-        return {"loss": loss, **parts}
-
-    def _flow_loss(self, tokens: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """Of the velocity; some items go without condition, for classifier-free guidance."""
-        flow = self.model.decoder.flow
+            wanted = latents.float() - model.centre(tokens).float()
+            model.flow.spread.lerp_(wanted.std(), 0.02 if step > self.flow_start else 1.0)
+        tokens = tokens if model.mean_decoder is None else tokens.detach()
         kept = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.config.model.decoder.token_dropout
-        return velocity_loss(flow.velocity(tokens * kept), flow.residual(latents, tokens))
-
-    def _begin_tokens(self) -> None:
-        """The autoencoder is done: keep its average, freeze it, and fit the linear lift of tokens to its latents."""
-        self.model.autoencoder.load_state_dict(self.average.average.state_dict())
-        if self.model.linear is None or self.config.start_from is not None:
-            return
-        with torch.no_grad():
-            parts = self._some(1536).split(64)
-            tokens = torch.cat([self.model.encode(part) for part in parts])
-            latents = torch.cat([self.model.autoencoder.encode(part) for part in parts])
-        self.model.decoder.flow.fit_lift(tokens, latents)
-
-    def after_step(self, step: int) -> None:
-        if step < self.start:
-            self.average.update(self.model.autoencoder)
+        return autoencoder, velocity_loss(model.flow.velocity(tokens * kept), wanted / model.flow.spread)
 
     def validate(self, batches: Any) -> dict[str, float]:
         sums: dict[str, float] = {}
         count = 0
         for batch in batches:
-            tokens = self.model.encode(batch)
+            first, middle, last = batch.unbind(1)
+            before, tokens, after = (self.model.encode(part) for part in (first, middle, last))
             pictures = {
-                "autoencoder": self.average.average(batch),
                 "picture": self.model.reconstruct(tokens),
+                "between": self.model.reconstruct(interpolate(before, after, 0.5)),
+                "first": self.model.reconstruct(before),
+                "autoencoder": self.model.autoencoder(middle),
+                "pca": self.pca.decode(self.pca.encode(middle)),
             }
-            if self.model.linear is not None:
-                pictures["pca"] = self.model.linear.decode(self.model.linear.encode(batch))
             for name, picture in pictures.items():
                 picture = picture.clamp(0.0, 1.0)
-                for measure, values in (("psnr", psnr(picture, batch)), ("ssim", ssim(picture, batch))):
+                for measure, values in (("psnr", psnr(picture, middle)), ("ssim", ssim(picture, middle))):
                     sums[f"{name}_{measure}"] = sums.get(f"{name}_{measure}", 0.0) + float(values.sum())
             count += len(batch)
         return {name: total / count for name, total in sums.items()}
 
     def export(self, out: Path, run: RunInfo) -> None:
         tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
-        tensors |= self._action_heads() or self.inherited_heads
-        if self.model.linear is None:
-            tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self._pca().state_dict().items()}
+        tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
+        tensors |= self._action_heads()
         config = BundleConfig[StateModelConfig](
             capability="state",
             name=out.name if out.name != "bundle" else "state",
@@ -212,49 +223,39 @@ class StateTask(Task):
     def _action_heads(self) -> dict[str, torch.Tensor]:
         """Heads of `action_r2`, for the state and for its baselines, fitted on the training episodes with joints."""
         rows = self._action_rows()
-        episode, stamp_s, step_s = self.cache.episode[rows], self.cache.stamp_s[rows], self.config.model.step_s
-        pairs = {k: step_pairs(episode, stamp_s, k * step_s) for k in STEPS}
+        cache, step_s = self.cache, self.config.model.step_s
+        pairs = {k: step_pairs(cache.episode[rows], cache.stamp_s[rows], k * step_s) for k in STEPS}
         if any(len(first) < 100 for first, _ in pairs.values()):
             return {}
-        pca = self.model.linear or self._pca()
         found: dict[str, list[torch.Tensor]] = {method: [] for method in METHODS}
         for part in np.array_split(rows, max(1, len(rows) // 64)):
-            images = to_tensor(np.asarray(self.cache.images[part]))
+            images = to_tensor(cache.images[part]).to(self.pca.mean.device)
             with torch.no_grad():
-                found["model"].append(self.model.encode(images).flatten(1))
-                found["pca"].append(pca.encode(images))
-                found["pixels"].append(pooled_pixels(images))
-        arm = torch.from_numpy(self.cache.arm_rad[rows]).float()
+                found["model"].append(self.model.encode(images).flatten(1).cpu())
+                found["pca"].append(self.pca.encode(images).cpu())
+                found["pixels"].append(pooled_pixels(images).cpu())
+        arm = torch.from_numpy(cache.arm_rad[rows]).float()
         tensors: dict[str, torch.Tensor] = {}
         for method, parts in found.items():
             values = torch.cat(parts)
             for k, (first, second) in pairs.items():
-                head = fit_head(values[second] - values[first], arm[second] - arm[first], episode[first], self.seed)
+                groups = cache.episode[rows[first]], cache.source[rows[first]]
+                head = fit_head(values[second] - values[first], arm[second] - arm[first], *groups, self.seed)
                 tensors |= {f"baseline.action.{method}.k{k}.{n}": _half(v) for n, v in head.state_dict().items()}
         return tensors
 
     def _action_rows(self) -> NDArray[np.int64]:
-        """Images of whole training episodes that have the arm's joints and are dense enough, drawn at random."""
-        rows = self.train_rows[np.isfinite(self.cache.arm_rad[self.train_rows]).all(1)]
-        first, _ = step_pairs(self.cache.episode[rows], self.cache.stamp_s[rows], self.config.model.step_s)
-        dense = np.random.default_rng(self.seed).permutation(np.unique(self.cache.episode[rows[first]]))
-        counts = np.cumsum([np.sum(self.cache.episode == number) for number in dense])
-        return rows[np.isin(self.cache.episode[rows], dense[counts <= self.config.action_images])]
-
-    def _pca(self) -> LinearPath:
-        """The `pca` baseline of a model without a linear path, with as many numbers as a state has."""
-        model = self.config.model
-        pca = LinearPath(model.tokens * model.token_width, model.image_height, model.image_width)
-        pca.fit(self.cache.images[_evenly(self.train_rows, self.config.linear_images)])
-        return pca
-
-    def _some(self, count: int) -> torch.Tensor:
-        return to_tensor(np.asarray(self.cache.images[_evenly(self.train_rows, count)]))
-
-
-def _evenly(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most `count` of `rows`, evenly spaced."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
+        """Images of whole training episodes with the arm's joints, dense enough in time, as many from each source."""
+        cache, rng = self.cache, np.random.default_rng(self.seed)
+        rows = self.train_rows[np.isfinite(cache.arm_rad[self.train_rows]).all(1)]
+        first, _ = step_pairs(cache.episode[rows], cache.stamp_s[rows], self.config.model.step_s)
+        sources = np.unique(cache.source[rows[first]])
+        chosen: list[NDArray[np.int64]] = []
+        for source in sources:
+            episodes = rng.permutation(np.unique(cache.episode[rows[first]][cache.source[rows[first]] == source]))
+            counts = np.cumsum([np.sum(cache.episode == number) for number in episodes])
+            chosen.append(episodes[counts <= self.config.action_images / len(sources)])
+        return rows[np.isin(cache.episode[rows], np.concatenate([np.empty(0, np.int64), *chosen]))]
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

@@ -32,8 +32,13 @@ class OptimiserConfig(StrictModel):
 
 
 class TrainConfig(StrictModel):
-    """The part of `config/train/<capability>.yaml` that is the same for all; each task adds its own fields."""
+    """The part of `config/train/<capability>.yaml` that is the same for all; each task adds its own fields.
 
+    Attributes:
+        variant: another task than the usual one of the capability, see `Task.variants`.
+    """
+
+    variant: str = ""
     steps: int
     batch_size: int
     validate_every: int = 250
@@ -73,14 +78,22 @@ def read_config(file: Path, kind: type[ConfigType], **changes: object) -> Config
         raise UserError(f"'{file}': {where} = {first.get('input')!r:.60}: {first['msg']}") from None
 
 
+def read_variant(file: Path) -> str:
+    """The `variant` that a config file names, empty for none."""
+    raw = yaml.safe_load(file.read_text()) if file.is_file() else None
+    return str(raw.get("variant", "")) if isinstance(raw, dict) else ""
+
+
 class Task(ABC):
     """One capability's data, modules, loss and export. `config/train/<name>.yaml` becomes `config_type`.
 
     Attributes:
         modules: everything with state that is saved in checkpoints, EMA copies and fitted constants included.
+        variants: other tasks of the same capability; variant `x` is `TASK` of `wm_ros.training.<capability>_x`.
     """
 
     name: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]] = ()
     config_type: ClassVar[type[TrainConfig]]
 
     def __init__(self, config: Any, work_dir: Path) -> None:
