@@ -43,8 +43,8 @@ class DiffusionFeatures(Frozen):
         unet, vae = config.architecture["unet"], config.architecture["vae"]
         self.config = config
         self.grid = (height // config.patch, width // config.patch)
-        self.vae: Any = AutoencoderKL(**vae).requires_grad_(False).eval()
-        self.unet: Any = UNet2DConditionModel(**unet).requires_grad_(False).eval()
+        self.vae: Any = AutoencoderKL(**vae)
+        self.unet: Any = UNet2DConditionModel(**unet)
         self.tapped = [_block(self.unet, name) for name in config.blocks]
         scale = 2 ** (len(vae["block_out_channels"]) - 1)
         generator = torch.Generator().manual_seed(NOISE_SEED)
@@ -53,6 +53,7 @@ class DiffusionFeatures(Frozen):
         # share of the image's variance at the timestep, 1 for no noise
         self.register_buffer("signal", torch.ones(()))
         self.register_buffer("prompt", torch.zeros(1, max(1, config.prompt_tokens), unet["cross_attention_dim"]))
+        self.requires_grad_(False).eval()
 
     def load_folder(self, folder: Path) -> None:
         """Take weights, noise schedule and the empty prompt's embedding. Raises UserError if they do not fit."""
@@ -133,7 +134,8 @@ def _signal(folder: Path, timestep: int) -> torch.Tensor:
     """Share of the image's variance at a timestep of the folder's schedule. Raises UserError."""
     file = folder / "scheduler" / "scheduler_config.json"
     said = read_json(file) if file.is_file() else {}
-    shares: torch.Tensor = DDPMScheduler(**{k: said.get(k, v) for k, v in SCHEDULE.items()}).alphas_cumprod
+    scheduler: Any = DDPMScheduler(**{k: said.get(k, v) for k, v in SCHEDULE.items()})
+    shares: torch.Tensor = scheduler.alphas_cumprod
     if not 0 <= timestep < len(shares):
         raise UserError(f"features.timestep = {timestep} is not within 0 and {len(shares) - 1}; choose one that is")
     return shares[timestep]

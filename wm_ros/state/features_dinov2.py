@@ -52,7 +52,7 @@ class Dinov2Features(Frozen):
             self.backbone: nn.Module = Dinov2WithRegistersModel(registers)
         else:
             self.backbone = Dinov2Model(Dinov2Config(**sizes))
-        self.backbone.requires_grad_(False).eval()
+        self.requires_grad_(False).eval()
         self.skipped = 1 + config.registers
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))

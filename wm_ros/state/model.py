@@ -20,6 +20,9 @@ class StateModel(nn.Module):
         self.config = config
         self.features = make_features(config.features, config.image_height, config.image_width)
         self.compressor = Compressor(config.compressor, config.patches, config.features.width, config.token_width)
+        self._add_decoder(config)
+
+    def _add_decoder(self, config: StateModelConfig) -> None:
         self.mean_decoder = MeanDecoder(config) if config.decoder.mean_width else None
         self.autoencoder = ImageAutoencoder(config.autoencoder)
         self.flow = FlowDecoder(config)

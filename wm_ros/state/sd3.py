@@ -26,8 +26,9 @@ class Sd3Autoencoder(Frozen):
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
-        self.vae: Any = AutoencoderKL(**settings).requires_grad_(False).eval()
+        self.vae: Any = AutoencoderKL(**settings)
         self.scale, self.shift = settings["scaling_factor"], settings["shift_factor"] or 0.0
+        self.requires_grad_(False).eval()
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """The mean of the posterior, so that the same image has the same latents."""
