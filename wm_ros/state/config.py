@@ -129,4 +129,31 @@ def paper_config() -> StateModelConfig:
         decoder=DecoderConfig(
             layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, mean_width=0
         ),
+        sd3=Sd3Config(
+            transformer={
+                "sample_size": 128,
+                "in_channels": 16,
+                "out_channels": 16,
+                "patch_size": 2,
+                "num_layers": 24,
+                "num_attention_heads": 24,
+                "attention_head_dim": 64,
+                "caption_projection_dim": 1536,
+                "joint_attention_dim": 4096,
+                "pooled_projection_dim": 2048,
+                "pos_embed_max_size": 192,
+            },
+            vae={
+                "down_block_types": ["DownEncoderBlock2D"] * 4,
+                "up_block_types": ["UpDecoderBlock2D"] * 4,
+                "block_out_channels": [128, 256, 512, 512],
+                "layers_per_block": 2,
+                "latent_channels": 16,
+                "sample_size": 1024,
+                "scaling_factor": 1.5305,
+                "shift_factor": 0.0609,
+                "use_quant_conv": False,
+                "use_post_quant_conv": False,
+            },
+        ),
     )

@@ -63,13 +63,15 @@ def take(given: Given, where: str, found: dict[str, Any], folder: Path) -> Given
 def load_into(module: nn.Module, folder: Path) -> None:
     """Weights of `folder` into `module`, an instance of the library's class that wrote it. Raises UserError."""
     kind: Any = type(module)
+    if not folder.is_dir():  # the libraries would look for a model of that name elsewhere
+        raise UserError(f"no folder '{folder}' with weights of {kind.__name__}; {REMEDY}")
+    # by default a tensor that does not fit is an error of many lines, and one that is missing stays random
+    options = {"local_files_only": True, "use_safetensors": True, "ignore_mismatched_sizes": True}
     try:
-        pretrained, report = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        absent = sorted(report["missing_keys"])
-        if absent:
-            raise UserError(f"'{folder}' has no weights for {absent[0]} and {len(absent) - 1} others; {REMEDY}")
+        pretrained, report = kind.from_pretrained(folder, output_loading_info=True, **options)
+        unfit = sorted([*report["missing_keys"], *(mismatch[0] for mismatch in report["mismatched_keys"])])
+        if unfit:
+            raise UserError(f"'{folder}' has no fitting weights for {unfit[0]} and {len(unfit) - 1} more; {REMEDY}")
         module.load_state_dict(pretrained.float().state_dict(), assign=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
