@@ -26,10 +26,10 @@ from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, fit_head, pooled_pixels, step_pairs
 from wm_ros.state.config import StateModelConfig
-from wm_ros.state.features_dinov2 import Dinov2Features
 from wm_ros.state.model import StateModel
 from wm_ros.state.motion import difference, interpolate
 from wm_ros.state.pca import PrincipalComponents
+from wm_ros.state.published import load_folders, with_folders
 from wm_ros.training.clips import Clips, evenly
 from wm_ros.training.image_cache import build_cache
 from wm_ros.training.state_card import card
@@ -54,7 +54,7 @@ class StateTrainConfig(TrainConfig):
         pca_images: that the baseline is fitted on, at most. action_images: that the heads of `action_r2` are fitted
             on, at most, shared evenly by the sources.
         validation_fraction: share of episodes held out. validation_images: of them, evenly spaced.
-        dinov2_folder: pre-trained weights for features of kind dinov2.
+        dinov2_folder, diffusion_folder: pre-trained weights for features of that kind.
     """
 
     model: StateModelConfig = StateModelConfig()
@@ -73,6 +73,7 @@ class StateTrainConfig(TrainConfig):
     validation_fraction: float = 0.05
     validation_images: int = 128
     dinov2_folder: Path | None = None
+    diffusion_folder: Path | None = None
 
 
 class StateTask(Task):
@@ -84,8 +85,9 @@ class StateTask(Task):
     config: StateTrainConfig
 
     def __init__(self, config: StateTrainConfig, work_dir: Path) -> None:
-        super().__init__(config, work_dir)
-        size = config.model
+        self.folders = config.dinov2_folder, config.diffusion_folder, None
+        size = with_folders(config.model, *self.folders)
+        super().__init__(config.model_copy(update={"model": size}), work_dir)
         self.flow_start = round(config.flow_after * config.steps)
         self.model = StateModel(size)
         self.motion = nn.Linear(size.tokens * size.token_width, pooled_pixels(torch.zeros(1, 3, 8, 8)).shape[1])
@@ -109,8 +111,7 @@ class StateTask(Task):
 
     def _initialise(self, shares: list[float] | None) -> None:
         """Closed-form starts: mean image, principal components of images and of their patches."""
-        if isinstance(self.model.features, Dinov2Features) and self.config.dinov2_folder is not None:
-            self.model.features.load_folder(self.config.dinov2_folder)
+        load_folders(self.model, *self.folders)
         self.pca.fit(self.cache.images[self._as_drawn(shares)])
         self.pca.requires_grad_(False)
         self.model.autoencoder.fit_linear(to_tensor(self.cache.images[evenly(self.train_rows, 256)]))
