@@ -70,7 +70,11 @@ def train(
         task.start_from(start_from)
     config: TrainConfig = task.config
     adamw = torch.optim.AdamW(
-        task.trainable(), lr=config.optimiser.lr, weight_decay=config.optimiser.weight_decay, betas=(0.9, 0.99), fused=True
+        task.trainable(),
+        lr=config.optimiser.lr,
+        weight_decay=config.optimiser.weight_decay,
+        betas=(0.9, 0.99),
+        fused=True,
     )
     schedule = _schedule(adamw, config)
     task.modules.to(fabric.device)
