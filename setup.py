@@ -78,6 +78,7 @@ setup(
         "train": [
             "lightning>=2.4",
             "accelerate>=1",
+            "transformers>=4.48",
             "av>=12",
             "pyarrow>=15",
             "kiss-icp>=1.2",

@@ -23,6 +23,7 @@ from wm_ros.state.published import PublishedModel, load_folders, with_folders
 from wm_ros.state.sd3 import keep_prefix
 from wm_ros.training import loop
 from wm_ros.training.image_cache import ImageCache, Stacked
+from wm_ros.training.state import StateTask, StateTrainConfig
 from wm_ros.training.state_paper import PaperTask, PaperTrainConfig
 from wm_ros.training.task import read_config
 from wm_ros.types import Frame
@@ -363,6 +364,17 @@ def test_training_writes_a_bundle_that_needs_no_folder(folders, tmp_path, pictur
     assert predictions[0].tokens.tokens.shape == (2, 16)
     assert predictions[0].reconstruction.shape == (SIZE, SIZE, 3)
     assert np.array_equal(predictions[0].reconstruction, predictions[1].reconstruction)
+
+
+def test_frozen_features_go_before_the_small_decoder_too(folders, tmp_path, images):
+    config = StateTrainConfig(steps=1, batch_size=1, model=tiny(), dinov2_folder=folders / "dinov2")
+    task = StateTask(config, tmp_path)
+    load_folders(task.model, *task.folders)
+    original = Dinov2Model.from_pretrained(folders / "dinov2").state_dict()
+    weights = task.model.features.backbone.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in original.items())
+    assert task.model.encode(images).shape == (2, 2, 16)
+    assert not any(p.requires_grad for p in task.model.features.parameters())
 
 
 def test_unknown_variant_is_refused(folders, tmp_path):
