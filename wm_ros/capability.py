@@ -24,6 +24,8 @@ class Capability(ABC):
         wanted: the optional outputs to compute; callers set it (a node: those somebody subscribes to).
         withheld: why the last trigger gave no (or not the whole) prediction; "" when it did.
         timings_ms: duration of each stage of the last prediction, in order.
+        measures: figures of the last predictions that tell how sure to be of them, by name with unit.
+        unfamiliar: what in them is unlike the data that the model was trained on; "" where nothing is.
     """
 
     name: ClassVar[str]
@@ -35,6 +37,8 @@ class Capability(ABC):
         self.wanted: set[str] = set(self.optional_outputs)
         self.withheld: str = ""
         self.timings_ms: dict[str, float] = {}
+        self.measures: dict[str, float] = {}
+        self.unfamiliar: str = ""
 
     @classmethod
     @abstractmethod

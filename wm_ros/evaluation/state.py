@@ -1,8 +1,9 @@
 """How good states are: what two tokens give back of the image, and what their change tells of the arm's.
 
-Reconstructions are the deterministic estimate (conditional mean, one step). All images are compared at the model's
+Reconstructions are the deterministic estimate (the mean image of a state); `sample_distance` has single samples of the
+flow, by a distance of textures, where sharp ones should be nearer than the mean. All images are compared at the model's
 size, as uint8, baselines too. Baselines come from the bundle: `pca` with as many numbers as a state, `mean_image`,
-and for interpolation the first image and the mean of the two.
+and for interpolation the image drawn from the `first` state and the mean of the two images, `pixel_mean`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.evaluation.state_heads import ActionHeads, change_rows, r_squared
 from wm_ros.kinematics import arm_for
-from wm_ros.nn.image_quality import psnr, ssim
+from wm_ros.nn.image_quality import psnr, ssim, ssim_within, texture_distance
 from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.state.action import STEPS, pooled_pixels, step_pairs
 from wm_ros.state.baselines import load_baselines
@@ -29,6 +31,8 @@ GAPS = (4, 10, 16)  # frames between the two images whose middle is drawn
 MOVING_MPS = 0.03  # mean speed of the wrist over the past 0.2 s
 MOVING_S = 0.2
 PICTURED = 6
+SAMPLED, SAMPLE_STEPS = 8, 8  # images of an episode that a sample is drawn for; steps of each
+CHANGED = 24  # of 255: a pixel that differs by more belongs to what moves
 Images = NDArray[np.uint8]
 
 
@@ -70,6 +74,7 @@ class StateScorer(Scorer):
             return scores
         images, tokens = np.stack(self.images), np.stack(self.tokens)
         self._reconstruction(scores, images)
+        self._samples(scores, images, tokens)
         self._actions(scores, images, tokens)
         self._interpolation(scores, images, tokens)
         return scores
@@ -117,9 +122,21 @@ class StateScorer(Scorer):
             }
             scores.metrics.append(Metric(f"action_r2@k{k}", "", "higher", statistics, pooled=r_squared))
 
+    def _samples(self, scores: Scores, images: Images, tokens: NDArray[np.float32]) -> None:
+        """One sample of the flow for a few images of the episode."""
+        chosen = np.unique(np.linspace(0, len(images) - 1, min(SAMPLED, len(images))).round().astype(int))
+        methods = {
+            "model": self.baselines.draw(tokens[chosen], SAMPLE_STEPS),
+            "mean": self.baselines.render(tokens[chosen]),
+            "pca": self.baselines.pca_images(images[chosen]),
+        }
+        values = {name: _quality(texture_distance, made, images[chosen])[:, None] for name, made in methods.items()}
+        scores.metrics.append(Metric("sample_distance", "", "lower", values))
+
     def _interpolation(self, scores: Scores, images: Images, tokens: NDArray[np.float32]) -> None:
         moving = self._moving()
-        errors: dict[str, list[NDArray[np.float64]]] = {}
+        quality: dict[str, list[NDArray[np.float64]]] = {}
+        similarity: dict[str, list[NDArray[np.float64]]] = {}
         for gap in GAPS:
             first = np.flatnonzero(moving[gap // 2 : max(len(images) - gap, 0) + gap // 2])
             if not len(first) or len(images) <= gap:
@@ -128,20 +145,26 @@ class StateScorer(Scorer):
             numbers = self.baselines.pca_numbers(images)
             methods = {
                 "model": self.baselines.render(interpolate(tokens[first], tokens[last], 0.5)),
-                "first": images[first],
+                "first": self.baselines.render(tokens[first]),
                 "pca": self.baselines.pca_decode(interpolate(numbers[first], numbers[last], 0.5)),
                 "pixel_mean": ((images[first].astype(np.uint16) + images[last] + 1) // 2).astype(np.uint8),
             }
+            region = changing(images[first], images[last])
+            kept = region[:, 5:-5, 5:-5].any((1, 2))
             for name, made in methods.items():
-                errors.setdefault(name, []).append(_quality(psnr, made, middle))
+                quality.setdefault(name, []).append(_quality(psnr, made, middle))
+                inside = _quality(ssim_within, made[kept], middle[kept], region[kept])
+                similarity.setdefault(name, []).append(inside)
             scores.metrics.append(
-                Metric(f"interpolation_psnr@gap{gap}", "dB", "higher", {n: v[-1][:, None] for n, v in errors.items()})
+                Metric(f"interpolation_psnr@gap{gap}", "dB", "higher", {n: v[-1][:, None] for n, v in quality.items()})
             )
-            for row, value in zip(first + gap // 2, errors["model"][-1], strict=True):
+            for row, value in zip(first + gap // 2, quality["model"][-1], strict=True):
                 scores.rows[row][f"interpolation_psnr@gap{gap}"] = float(value)
-        if errors:
-            merged = {name: np.concatenate(parts)[:, None] for name, parts in errors.items()}
-            scores.metrics.append(Metric("interpolation_psnr", "dB", "higher", merged))
+        for metric, unit, parts in (("psnr", "dB", quality), ("ssim_hand", "", similarity)):
+            if parts:
+                merged = {name: np.concatenate(values)[:, None] for name, values in parts.items()}
+                scores.metrics.append(Metric(f"interpolation_{metric}", unit, "higher", merged))
+        if quality:
             self._strip(scores, images, tokens)
 
     def _moving(self) -> NDArray[np.bool_]:
@@ -167,13 +190,25 @@ class StateScorer(Scorer):
         scores.pictures["seen · states between the first and the last (rows)"] = np.concatenate(rows)
 
 
-def _quality(function: Any, made: Images, truth: Images) -> NDArray[np.float64]:
-    """`psnr` or `ssim` of each pair of (B, H, W, 3) uint8 images."""
+def changing(first: Images, last: Images) -> NDArray[np.bool_]:
+    """Where two images differ, and around it: the arm and the hand that moved, (B, H, W, 3) twice → (B, H, W)."""
+    differs = torch.from_numpy(np.abs(first.astype(np.int16) - last).max(-1) > CHANGED).float()
+    grown = functional.max_pool2d(functional.avg_pool2d(differs[:, None], 3, 1, 1).round(), 9, 1, 4)
+    return np.asarray(grown[:, 0].bool().numpy())
+
+
+def _quality(function: Any, *arguments: NDArray[Any]) -> NDArray[np.float64]:
+    """`function` of each pair of (B, H, W, 3) uint8 images; a region (B, H, W) is passed on as it is."""
     parts = [
-        function(to_tensor(made[at : at + 64]), to_tensor(truth[at : at + 64])).double().numpy()
-        for at in range(0, len(truth), 64)
+        function(
+            *(
+                to_tensor(a[at : at + 64]) if a.dtype == np.uint8 else torch.from_numpy(a[at : at + 64])
+                for a in arguments
+            )
+        )
+        for at in range(0, len(arguments[0]), 64)
     ]
-    return np.concatenate(parts)
+    return torch.cat([torch.empty(0), *parts]).double().numpy()
 
 
 SCORER = StateScorer

@@ -12,6 +12,7 @@ from wm_ros import capability as capabilities
 from wm_ros import messages, topics
 from wm_ros.capability import Capability
 from wm_ros.errors import MessageError, UserError
+from wm_ros.messages.status import OK, WARN, Status
 from wm_ros.nodes.managed import ManagedNode
 from wm_ros.paths import bundle_path
 from wm_ros.topics import Topic
@@ -107,6 +108,15 @@ class CapabilityNode(ManagedNode):
             self.publish(name, cdr)
         self.streaks.good("output")
         self.on_published(prediction)
+
+    def checks(self) -> list[Status]:
+        """Whether the model knows such input, where it measures that."""
+        capability = self.capability
+        if capability is None or not capability.measures:
+            return []
+        measures = {name: f"{value:.2f}" for name, value in capability.measures.items()}
+        words = f"unlike the training data: {capability.unfamiliar}" if capability.unfamiliar else "familiar input"
+        return [Status(f"{self.name}: familiarity", WARN if capability.unfamiliar else OK, words, measures)]
 
     def on_published(self, prediction: Prediction) -> None:
         """A prediction has gone out."""

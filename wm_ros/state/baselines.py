@@ -57,6 +57,12 @@ class Baselines:
         parts = torch.from_numpy(tokens).split(CHUNK)
         return np.concatenate([to_uint8(self.model.reconstruct(part)) for part in parts])
 
+    @torch.inference_mode()
+    def draw(self, tokens: NDArray[np.float32], steps: int) -> NDArray[np.uint8]:
+        """One sample for each of the states (B, T, D), the same in each run."""
+        drawn = [self.model.draw(part, seed=0, steps=steps) for part in torch.from_numpy(tokens).split(CHUNK)]
+        return np.concatenate([to_uint8(part) for part in drawn])
+
 
 def load_baselines(bundle: Path) -> Baselines:
     """Read them from a bundle, once as long as its config stays as it is. Raises BundleError."""
@@ -70,9 +76,11 @@ def _load(bundle: Path, _: bytes) -> Baselines:
     model = make_model(config.model)
     load_weights(model, tensors, "model", bundle)
     model.eval().requires_grad_(False)
-    sizes = config.model
-    pca = PrincipalComponents(sizes.tokens * sizes.token_width, sizes.image_height, sizes.image_width)
-    load_weights(pca, tensors, "baseline.pca", bundle)
+    pca = model.linear
+    if pca is None:
+        sizes = config.model
+        pca = PrincipalComponents(sizes.tokens * sizes.token_width, sizes.image_height, sizes.image_width)
+        load_weights(pca, tensors, "baseline.pca", bundle)
     return Baselines(config.model, tensors, model, pca)
 
 

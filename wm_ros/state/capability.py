@@ -15,26 +15,29 @@ from wm_ros.capability import Capability
 from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.preprocessing import resize_area, to_tensor, to_uint8
 from wm_ros.state.config import StateModelConfig
+from wm_ros.state.familiarity import Familiarity
 from wm_ros.state.model import StateModel
 from wm_ros.state.motion import difference
 from wm_ros.state.published import make_model
 from wm_ros.types import Frame, Sample, StatePrediction, StateTokens
 
+CHECK_S = 1.0  # how often the reconstruction error is measured while nobody wants the reconstruction
 
-def load_model(bundle: Path, device: str = "cpu") -> StateModel:
-    """The model of a bundle, for inference. Raises BundleError."""
+
+def load_model(bundle: Path, device: str = "cpu") -> tuple[StateModel, Familiarity | None]:
+    """The model of a bundle, for inference, and the limits of what it knows. Raises BundleError."""
     config, tensors = load_bundle(bundle, "state", StateModelConfig)
     model = make_model(config.model)
     load_weights(model, tensors, "model", bundle)
-    return model.to(device).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False), Familiarity.read(tensors)
 
 
 class StateCapability(Capability):
     """`Frame` → `StatePrediction`.
 
     Attributes:
-        measures: of the last prediction, to watch a running model: `token_rms` (training images give about 1) and,
-            where a reconstruction was wanted, `reconstruction_psnr_db` against the image itself.
+        measures: `token_rms` of the last state and `reconstruction_psnr_db` of the last image that was drawn back: each
+            one where that is wanted, else one a second.
     """
 
     name: ClassVar[str] = "state"
@@ -42,19 +45,21 @@ class StateCapability(Capability):
     trigger: ClassVar[type[Sample]] = Frame
     optional_outputs: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
 
-    def __init__(self, model: StateModel, device: str = "cpu") -> None:
+    def __init__(self, model: StateModel, familiarity: Familiarity | None = None, device: str = "cpu") -> None:
         super().__init__()
         self.model = model
+        self.familiarity = familiarity
         self.device = device
-        self.measures: dict[str, float] = {}
         self._last: StateTokens | None = None
+        self._checked_ns: int | None = None
 
     @classmethod
     def from_bundle(cls, path: Path, device: str = "cpu") -> StateCapability:
-        return cls(load_model(path, device), device)
+        return cls(*load_model(path, device), device)
 
     def reset(self) -> None:
-        self._last = None
+        self._last = self._checked_ns = None
+        self.measures, self.unfamiliar = {}, ""
 
     def warm_up(self) -> None:
         config, wanted = self.model.config, self.wanted
@@ -101,12 +106,18 @@ class StateCapability(Capability):
         motion = None
         if self._last is not None:
             motion = StateTokens(sample.stamp_ns, sample.frame_id, difference(self._last.tokens, values))
-        self.measures = {"token_rms": float(np.sqrt(np.mean(np.square(values))))}
+        self.measures["token_rms"] = float(np.sqrt(np.mean(np.square(values))))
         reconstruction = None
-        if "reconstruction" in self.wanted:
+        if "reconstruction" in self.wanted or self._check_due(sample.stamp_ns):
             reconstruction = self.render(values[None])[0]
             self.timings_ms["reconstruct"] = 1e3 * (time.perf_counter() - encoded)
             quality = psnr(to_tensor(reconstruction[None]), to_tensor(small[None]))
             self.measures["reconstruction_psnr_db"] = float(quality[0])
+            self._checked_ns = sample.stamp_ns
+        self.unfamiliar = self.familiarity.judge(self.measures) if self.familiarity else ""
+        reconstruction = reconstruction if "reconstruction" in self.wanted else None
         self._last, self.withheld = tokens, ""
         return StatePrediction(sample.stamp_ns, sample.frame_id, tokens, motion, reconstruction)
+
+    def _check_due(self, stamp_ns: int) -> bool:
+        return self._checked_ns is None or stamp_ns - self._checked_ns >= CHECK_S * 1e9

@@ -21,9 +21,15 @@ from wm_ros.state.config import CompressorConfig
 
 
 class Compressor(nn.Module):
-    """(B, patches, width) → (B, stages[-1], token_width)."""
+    """(B, patches, width) → (B, stages[-1], token_width).
 
-    def __init__(self, config: CompressorConfig, patches: int, width: int, token_width: int) -> None:
+    Args:
+        start_at_zero: the output is zero until trained, for use beside a linear path.
+    """
+
+    def __init__(
+        self, config: CompressorConfig, patches: int, width: int, token_width: int, start_at_zero: bool = False
+    ) -> None:
         super().__init__()
         stages, context = config.stages, config.context_width
         self.token_width = token_width
@@ -41,6 +47,10 @@ class Compressor(nn.Module):
         if config.shortcut:
             narrow, numbers = config.shortcut, stages[-1] * token_width
             self.shortcut = nn.Sequential(nn.Linear(width, narrow), nn.Flatten(), nn.Linear(patches * narrow, numbers))
+        if start_at_zero:
+            for last in (self.shrink[-1], *([self.shortcut[-1]] if self.shortcut else [])):
+                nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = features

@@ -63,7 +63,7 @@ class DecoderConfig(StrictModel):
         text_width: the tokens are lifted linearly to this width and take the place of the text.
         pooled_width: of the vector that modulates every block, linear in the mean of the tokens.
         token_dropout: share of training items without condition, for classifier-free guidance.
-        mean_width: channels of the deterministic decoder beside it, 0 for none as in the published model.
+        mean_width: channels of the deterministic decoder that comes with a linear path.
         mean_lift: channels at its coarsest grid, which the tokens are lifted to linearly.
     """
 
@@ -83,6 +83,8 @@ class StateModelConfig(StrictModel):
 
     Attributes:
         token_width: numbers per token; a state is `compressor.stages[-1]` tokens.
+        linear_path: tokens and image are also joined by principal components (see `pca.py`), so that training starts at
+            their quality; with it comes the deterministic decoder. The published model has none.
         step_s: seconds per step of k in `action_r2@k`, the frame interval of the training recordings.
         sd3: Stable Diffusion 3 as autoencoder and decoder, as published; None for the small ones trained here.
     """
@@ -90,6 +92,7 @@ class StateModelConfig(StrictModel):
     image_height: int = 96
     image_width: int = 128
     token_width: int = 128
+    linear_path: bool = True
     step_s: float = 1.0 / 15.0
     features: FeatureConfig = FeatureConfig()
     compressor: CompressorConfig = CompressorConfig()
@@ -122,13 +125,12 @@ def paper_config() -> StateModelConfig:
         image_height=336,
         image_width=336,
         token_width=1024,
+        linear_path=False,
         features=FeatureConfig(kind="dinov2", patch=14, width=768, depth=12, heads=12, registers=4),
         compressor=CompressorConfig(
             blocks=6, heads=8, dropout=0.1, context_width=512, stages=(512, 256, 64, 32, 8, 2), shortcut=0
         ),
-        decoder=DecoderConfig(
-            layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048, mean_width=0
-        ),
+        decoder=DecoderConfig(layers=24, heads=24, head_width=64, patch=2, text_width=4096, pooled_width=2048),
         sd3=Sd3Config(
             transformer={
                 "sample_size": 128,

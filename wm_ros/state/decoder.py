@@ -1,6 +1,7 @@
 """Tokens → image, in two ways.
 
-`MeanDecoder` is deterministic: the mean of the images that a state may stand for, by convolutions. `FlowDecoder` is the
+The mean of the images that a state may stand for is deterministic: their linear estimate and `MeanDecoder`, a network
+that corrects it. `FlowDecoder` is the
 published one: a rectified flow over autoencoder latents by Stable Diffusion 3's transformer; the tokens, lifted
 linearly, take the place of the text, the pooled vector is linear in their mean, and nothing else reaches the decoder.
 Where both are there, the flow draws what the mean image leaves of the latents.
@@ -22,28 +23,39 @@ COARSEST = 16  # the mean decoder begins at a sixteenth of the image
 
 
 class MeanDecoder(nn.Module):
-    """(B, T, D) → images (B, 3, H, W), not clipped; `mean_image` until trained."""
+    """What to add to a coarse image of each state, (B, T, D) and (B, 3, H, W) → (B, 3, H, W); zero until trained.
 
-    mean_image: torch.Tensor
+    A small U-Net over the coarse image; at its bottom the tokens come in, lifted linearly.
+    """
 
     def __init__(self, config: StateModelConfig) -> None:
         super().__init__()
-        width, inputs = config.decoder.mean_width, config.tokens * config.token_width
+        width, lift, inputs = config.decoder.mean_width, config.decoder.mean_lift, config.tokens * config.token_width
         rows, columns = config.image_height // COARSEST, config.image_width // COARSEST
-        self.register_buffer("mean_image", torch.full((3, config.image_height, config.image_width), 0.5))
-        lift = config.decoder.mean_lift
-        self.lift = nn.Sequential(nn.Linear(inputs, lift * rows * columns), nn.Unflatten(1, (lift, rows, columns)))
-        self.sixteenth = nn.Sequential(
-            nn.Conv2d(lift, 3 * width, 1), ResidualBlock(3 * width), ResidualBlock(3 * width)
+        self.lift = nn.Sequential(
+            nn.Linear(inputs, lift * rows * columns),
+            nn.Unflatten(1, (lift, rows, columns)),
+            nn.Conv2d(lift, 3 * width, 1),
         )
-        self.eighth = nn.Sequential(_double(3 * width, 2 * width), ResidualBlock(2 * width), ResidualBlock(2 * width))
-        self.quarter = nn.Sequential(_double(2 * width, width), ResidualBlock(width), ResidualBlock(width))
-        self.pixels = nn.Sequential(zero_conv(width, 48), nn.PixelShuffle(4))
+        self.quarter = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1), ResidualBlock(width))
+        self.eighth = nn.Sequential(_halve(width, 2 * width), ResidualBlock(2 * width))
+        self.sixteenth = _halve(2 * width, 3 * width)
+        self.bottom = nn.Sequential(ResidualBlock(3 * width), ResidualBlock(3 * width), _double(3 * width, 2 * width))
+        self.up = nn.Sequential(ResidualBlock(2 * width), ResidualBlock(2 * width), _double(2 * width, width))
+        self.pixels = nn.Sequential(
+            ResidualBlock(width), ResidualBlock(width), zero_conv(width, 48), nn.PixelShuffle(4)
+        )
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.quarter(self.eighth(self.sixteenth(self.lift(tokens.flatten(1)))))
-        out: torch.Tensor = self.mean_image + self.pixels(x)
+    def forward(self, tokens: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        quarter = self.quarter(coarse - 0.5)
+        eighth = self.eighth(quarter)
+        deep = self.bottom(self.sixteenth(eighth) + self.lift(tokens.flatten(1)))
+        out: torch.Tensor = self.pixels(quarter + self.up(eighth + deep))
         return out
+
+
+def _halve(before: int, after: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 4, stride=2, padding=1)
 
 
 def _double(before: int, after: int) -> nn.Sequential:

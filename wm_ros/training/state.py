@@ -64,7 +64,7 @@ class StateTrainConfig(TrainConfig):
     motion_weight: float = 0.1
     flow_weight: float = 0.1
     ssim_weight: float = 0.1
-    flow_after: float = 0.3
+    flow_after: float = 0.5
     photometric: float = 0.06
     shift_px: int = 2
     frozen_tokens: bool = False
@@ -91,7 +91,9 @@ class StateTask(Task):
         self.flow_start = round(config.flow_after * config.steps)
         self.model = StateModel(size)
         self.motion = nn.Linear(size.tokens * size.token_width, pooled_pixels(torch.zeros(1, 3, 8, 8)).shape[1])
-        self.pca = PrincipalComponents(size.tokens * size.token_width, size.image_height, size.image_width)
+        self.pca = self.model.linear or PrincipalComponents(
+            size.tokens * size.token_width, size.image_height, size.image_width
+        )
         self.modules.update({"model": self.model, "motion": self.motion, "pca": self.pca})
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
@@ -115,8 +117,6 @@ class StateTask(Task):
         self.pca.fit(self.cache.images[self._as_drawn(shares)])
         self.pca.requires_grad_(False)
         self.model.autoencoder.fit_linear(to_tensor(self.cache.images[evenly(self.train_rows, 256)]))
-        if self.model.mean_decoder is not None:
-            self.model.mean_decoder.mean_image.copy_(self.pca.mean.view(self.pca.shape))
 
     def _as_drawn(self, shares: list[float] | None) -> NDArray[np.int64]:
         """Training images for the principal components, from each source as often as training draws them."""
@@ -130,7 +130,8 @@ class StateTask(Task):
         if config.model != self.config.model:
             raise UserError(f"bundle '{bundle}' has another model config; give the same one")
         load_weights(self.model, tensors, "model", bundle)
-        load_weights(self.pca, tensors, "baseline.pca", bundle)
+        if self.model.linear is None:
+            load_weights(self.pca, tensors, "baseline.pca", bundle)
         if self.config.frozen_tokens:
             self.model.features.requires_grad_(False)
             self.model.compressor.requires_grad_(False)
@@ -148,8 +149,8 @@ class StateTask(Task):
         if flow is not None:
             losses["flow"] = config.flow_weight * flow
         # 3. Pictures of all states, and of the mean state against the image between.
-        if model.mean_decoder is not None:
-            pictures = model.mean_decoder(torch.cat([tokens, interpolate(before, after, 0.5)])).float()
+        if model.linear is not None:
+            pictures = model.reconstruct(torch.cat([tokens, interpolate(before, after, 0.5)])).float()
             losses["picture"] = self._picture_loss(pictures[: len(images)], images)
             losses["between"] = config.between_weight / 3 * self._picture_loss(pictures[len(images) :], middle)
         # 4. The change of state tells the change of the image.
@@ -168,7 +169,7 @@ class StateTask(Task):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Of the autoencoder, and of the velocity (none before `flow_start`); some items go without condition.
 
-        Beside a mean decoder the flow learns what that leaves, and the tokens learn from the pictures alone.
+        Beside a mean image the flow learns what that leaves, and the tokens learn from the pictures alone.
         """
         model = self.model
         latents = model.autoencoder.encode(images)
@@ -178,7 +179,7 @@ class StateTask(Task):
         with torch.no_grad():
             wanted = latents.float() - model.centre(tokens).float()
             model.flow.spread.lerp_(wanted.std(), 0.02 if step > self.flow_start else 1.0)
-        tokens = tokens if model.mean_decoder is None else tokens.detach()
+        tokens = tokens if model.linear is None else tokens.detach()
         kept = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.config.model.decoder.token_dropout
         return autoencoder, velocity_loss(model.flow.velocity(tokens * kept), wanted / model.flow.spread)
 
@@ -204,7 +205,8 @@ class StateTask(Task):
 
     def export(self, out: Path, run: RunInfo) -> None:
         tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
-        tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
+        if self.model.linear is None:
+            tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
         tensors |= self._action_heads()
         config = BundleConfig[StateModelConfig](
             capability="state",

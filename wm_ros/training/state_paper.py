@@ -26,6 +26,10 @@ from wm_ros.training.clips import Clips, evenly
 from wm_ros.training.image_cache import build_cache
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 
+# of the released weights that a bundle holds, by kind of features
+LICENCES = {"dinov2": "Apache-2.0 (DINOv2)", "diffusion": "CreativeML OpenRAIL (Stable Diffusion)"}
+SD3_LICENCE = "Stability AI Community License (Stable Diffusion 3)"
+
 
 class PaperTrainConfig(TrainConfig):
     """`config/train/state_paper.yaml`.
@@ -124,6 +128,8 @@ class PaperTask(Task):
         tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
         if self.pca is not None:
             tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
+        kind = self.config.model.features.kind
+        licences = [*run.licences, *([LICENCES[kind]] if kind in LICENCES else []), SD3_LICENCE]
         config = BundleConfig[StateModelConfig](
             capability="state",
             name=out.name if out.name != "bundle" else "state",
@@ -131,7 +137,7 @@ class PaperTask(Task):
             training=TrainingRecord(
                 command=run.command,
                 data=run.sources,
-                data_licence="; ".join(run.licences),
+                data_licence="; ".join(licences),
                 seed=run.seed,
                 steps=run.steps,
             ),
@@ -163,13 +169,10 @@ autoencoder.
 
 {sources}
 
-Licences: {training.data_licence}. Trained with seed {training.seed} for {training.steps} steps by
+Licences of data and of the released weights inside: {training.data_licence}. Trained with seed {training.seed} for
+{training.steps} steps by
 
     {training.command}
-
-The weights contain those of the released models that training began with, and their licences: DINOv2 is under
-Apache-2.0, Stable Diffusion 3 under the Stability AI Community License, Stable Diffusion 1 and 2 under CreativeML
-OpenRAIL.
 
 ## Held-out episodes of the same sources
 
