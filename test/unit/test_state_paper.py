@@ -329,6 +329,22 @@ def test_one_step_trains_compressor_and_transformer_alone(folders, tmp_path, pic
         assert any(name.startswith(part) for name in changed), part
 
 
+def test_training_drops_conditions_as_configured(folders, tmp_path, pictures, monkeypatch):
+    task = PaperTask(read_config(write_config(tmp_path, folders), PaperTrainConfig), tmp_path)
+    train, _ = task.prepare([SOURCE], 0)
+    asked = []
+    losses = []
+    for kept in ([True, True], [True, False]):
+        monkeypatch.setattr(
+            "wm_ros.training.state_paper.keep_prefix",
+            lambda *args, kept=kept: (asked.append(args), torch.tensor([kept]))[1],
+        )
+        torch.manual_seed(3)
+        task.modules.eval()
+        losses.append(task.loss(train[0][None], 0)["loss"].item())
+    assert asked == [(1, 2, 0.1, 0.5)] * 2 and losses[0] != losses[1]
+
+
 def test_checkpointing_changes_nothing_but_memory(folders, tmp_path, pictures):
     gradients = []
     for checkpointing in (False, True):
