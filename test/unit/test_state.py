@@ -16,22 +16,22 @@ from wm_ros.state import StateCapability
 from wm_ros.state.action import fit_head, step_pairs
 from wm_ros.state.compressor import Compressor
 from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig, paper_config
-from wm_ros.state.decoder import FlowDecoder
+from wm_ros.state.familiarity import Familiarity
 from wm_ros.state.features import make_features
 from wm_ros.state.features_dinov2 import Dinov2Features
-from wm_ros.state.linear import LinearPath
 from wm_ros.state.model import StateModel
 from wm_ros.state.motion import difference, interpolate, transfer
+from wm_ros.state.pca import PrincipalComponents, hadamard
 from wm_ros.types import EgoPose, Frame
 
 TINY = StateModelConfig(
     image_height=32,
     image_width=48,
     token_width=16,
-    features=FeatureConfig(width=16, depth=1, heads=2),
-    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(16, 4, 2)),
+    features=FeatureConfig(width=24, depth=1),
+    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(8, 4, 2), shortcut=4),
     autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
-    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, refiner_width=8),
+    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, mean_width=8, mean_lift=8),
 )
 
 
@@ -97,9 +97,9 @@ def test_untrained_model_reconstructs_like_principal_components(state):
     assert torch.allclose(made, linear, atol=1e-4)
 
 
-def test_linear_path_spans_the_principal_components_of_its_images():
+def test_principal_components_are_those_of_the_images():
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
-    path = LinearPath(12, 8, 8)
+    path = PrincipalComponents(12, 8, 8)
     path.fit(images)
     flat = images.transpose(0, 3, 1, 2).reshape(60, -1) / 255.0
     _, _, basis = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
@@ -111,19 +111,28 @@ def test_linear_path_spans_the_principal_components_of_its_images():
     assert error == pytest.approx(best, rel=1e-3)
 
 
-def test_linear_path_refuses_fewer_images_than_components():
+def test_fewer_images_than_components_are_refused():
     with pytest.raises(ValueError, match="more than 5 images"):
-        LinearPath(12, 8, 8).fit(np.zeros((5, 8, 8, 3), np.uint8))
+        PrincipalComponents(12, 8, 8).fit(np.zeros((5, 8, 8, 3), np.uint8))
 
 
-def test_lift_predicts_latents_that_are_linear_in_the_tokens():
-    generator = torch.Generator().manual_seed(0)
-    decoder = FlowDecoder(TINY)
-    tokens = torch.randn(200, 2, 16, generator=generator)
-    latents = (tokens.flatten(1) @ torch.randn(32, 96, generator=generator)).view(200, 4, 4, 6)
-    decoder.fit_lift(tokens, latents)
-    assert torch.allclose(decoder.lift(tokens), latents, atol=0.1)
-    assert decoder.residual(latents, tokens).std() == pytest.approx(1.0, rel=0.05)
+def test_mixing_is_orthogonal_and_gives_every_number_the_same_spread():
+    matrix = hadamard(32)
+    assert torch.allclose(matrix @ matrix, torch.eye(32), atol=1e-6)
+    components = torch.randn(4000, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(1, -2, 32)
+    spread = (components @ matrix).std(0)
+    assert spread.max() / spread.min() < 1.2
+    assert torch.equal(hadamard(6), torch.eye(6))
+
+
+def test_the_linear_path_comes_back_to_the_image_and_has_unit_numbers():
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    path = PrincipalComponents(16, 8, 8)
+    path.fit(images)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
+    state = path.to_state(pixels)
+    assert torch.allclose(path.from_state(state), path.decode(path.encode(pixels)), atol=1e-5)
+    assert float(state.square().mean()) == pytest.approx(1.0, rel=0.02)
 
 
 def test_samples_are_seeded(state):
@@ -150,7 +159,14 @@ def test_dinov2_gives_one_feature_per_patch_and_stays_frozen(tmp_path):
 
 def test_patch_that_does_not_divide_the_image_is_refused():
     with pytest.raises(UserError, match="patch = 7"):
-        make_features(FeatureConfig(patch=7), 32, 48)
+        make_features(FeatureConfig(kind="vit", patch=7), 32, 48)
+    with pytest.raises(UserError, match="patch = 8: the features of kind conv"):
+        make_features(FeatureConfig(patch=8), 32, 48)
+
+
+def test_small_vision_transformer_gives_one_feature_per_patch():
+    features = make_features(FeatureConfig(kind="vit", patch=8, width=16, depth=1, heads=2), 32, 48)
+    assert features(torch.rand(2, 3, 32, 48)).shape == (2, 24, 16)
 
 
 # ------------------------------------------------------------------------------------------------ capability
@@ -179,12 +195,37 @@ def test_equal_images_give_equal_bytes(bundle):
 def test_reconstruction_is_drawn_only_when_wanted(state):
     state.wanted = set()
     assert state.step(frame(0)).reconstruction is None
-    assert "reconstruct" not in state.timings_ms
     state.wanted = {"reconstruction"}
     picture = state.step(frame(1)).reconstruction
     assert picture.shape == (32, 48, 3) and picture.dtype == np.uint8
     assert set(state.timings_ms) == {"preprocess", "encode", "reconstruct"}
     assert set(state.measures) == {"token_rms", "reconstruction_psnr_db"}
+
+
+def test_reconstruction_error_is_measured_once_a_second_while_nobody_looks(state):
+    state.wanted = set()
+    drawn = []
+    for stamp_ns in (0, 500_000_000, 1_000_000_000, 1_400_000_000):
+        assert state.step(frame(stamp_ns)).reconstruction is None
+        drawn.append("reconstruct" in state.timings_ms)
+    assert drawn == [True, False, True, False]
+
+
+def test_an_image_unlike_the_training_data_is_named_so(state):
+    state.familiarity = Familiarity.fit(torch.linspace(0.9, 1.1, 100), torch.linspace(20.0, 30.0, 100))
+    assert state.familiarity.judge({"token_rms": 1.0, "reconstruction_psnr_db": 25.0}) == ""
+    assert "token norm 3.00" in state.familiarity.judge({"token_rms": 3.0})
+    state.step(frame(0))
+    assert "dB below 20.1 dB" in state.unfamiliar
+    state.reset()
+    assert state.unfamiliar == "" and state.measures == {}
+
+
+def test_limits_of_the_familiar_travel_in_a_bundle():
+    limits = Familiarity.fit(torch.linspace(0.9, 1.1, 100), torch.linspace(20.0, 30.0, 100))
+    read = Familiarity.read(limits.tensors())
+    assert read.token_rms == pytest.approx(limits.token_rms) and read.psnr_db == pytest.approx(limits.psnr_db)
+    assert Familiarity.read({}) is None
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (480, 640), (33, 97), (2000, 3)])
@@ -260,6 +301,16 @@ def test_head_learns_a_linear_relation():
     generator = torch.Generator().manual_seed(0)
     change = torch.randn(600, 10, generator=generator)
     joints = change @ torch.randn(10, 7, generator=generator)
-    head = fit_head(change[:500], joints[:500], np.arange(500) // 50, seed=0, steps=300)
+    head = fit_head(change[:500], joints[:500], np.arange(500) // 50, steps=300)
     error = (head(change[500:]) - joints[500:]).square().sum() / joints[500:].square().sum()
     assert error < 0.1
+
+
+def test_sources_of_different_size_count_alike_for_a_head():
+    generator = torch.Generator().manual_seed(0)
+    change = torch.randn(1000, 4, generator=generator)
+    source = (np.arange(1000) >= 900).astype(np.int64)
+    sign = torch.from_numpy(np.where(source, -1.0, 1.0)).float()[:, None]
+    joints = (change @ torch.randn(4, 7, generator=generator)) * sign  # the two sources contradict each other
+    head = fit_head(change, joints, np.arange(1000) // 50, source, steps=300)
+    assert head(change).square().mean() < 0.2 * joints.square().mean()

@@ -8,11 +8,14 @@ import torch
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
 from wm_ros.capability import load
-from wm_ros.evaluation.state import StateScorer
+from wm_ros.evaluation.state import StateScorer, changing
 from wm_ros.evaluation.state_heads import change_rows, r_squared
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.nn.image_quality import psnr
+from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, ActionHead
+from wm_ros.state.baselines import load_baselines
 from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig
 from wm_ros.state.model import StateModel
 from wm_ros.types import Frame, Joints
@@ -21,10 +24,10 @@ TINY = StateModelConfig(
     image_height=32,
     image_width=48,
     token_width=16,
-    features=FeatureConfig(width=16, depth=1, heads=2),
-    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(16, 4, 2)),
+    features=FeatureConfig(width=24, depth=1),
+    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(8, 4, 2), shortcut=4),
     autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
-    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, refiner_width=8),
+    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, mean_width=8, mean_lift=8),
 )
 FRAMES = 20
 
@@ -71,6 +74,8 @@ def test_all_required_figures_with_their_baselines(bundle):
     assert set(metrics["reconstruction_psnr"].statistics) == reconstruction
     assert set(metrics["reconstruction_ssim"].statistics) == reconstruction
     assert set(metrics["interpolation_psnr"].statistics) == interpolation
+    assert set(metrics["interpolation_ssim_hand"].statistics) == interpolation
+    assert set(metrics["sample_distance"].statistics) == {"model", "mean", "pca"}
     for k in STEPS:
         assert set(metrics[f"action_r2@k{k}"].statistics) == set(METHODS)
         assert len(metrics[f"action_r2@k{k}"].statistics["model"]) == FRAMES - k
@@ -109,3 +114,23 @@ def test_r_squared_is_one_for_truth_and_zero_for_the_mean():
     truth = np.random.default_rng(0).normal(1.0, 2.0, (50, 7))
     assert r_squared(change_rows(truth, truth).sum(0)) == pytest.approx(1.0)
     assert r_squared(change_rows(np.broadcast_to(truth.mean(0), truth.shape), truth).sum(0)) == pytest.approx(0.0)
+
+
+def test_the_changing_region_is_what_moved_and_around_it():
+    first = np.full((1, 40, 60, 3), 100, np.uint8)
+    last = first.copy()
+    last[0, 10:20, 10:20] = 200
+    last[0, 30, 50] = 200  # one noisy pixel is no motion
+    region = changing(first, last)[0]
+    assert region[8:22, 8:22].all() and not region[:5].any() and not region[26:, 40:].any()
+
+
+def test_interpolation_is_compared_with_the_image_drawn_from_the_first_state(bundle):
+    metrics = {metric.name: metric for metric in scored(bundle).metrics}
+    baselines, state = load_baselines(bundle), load("state", bundle)
+    rng = np.random.default_rng(0)
+    images = np.stack([state.preprocess(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)) for _ in range(FRAMES)])
+    drawn = baselines.render(state.tokenize(images))
+    expected = psnr(to_tensor(drawn[:-4]), to_tensor(images[2:-2]))
+    first = metrics["interpolation_psnr@gap4"].statistics["first"][:, 0]
+    assert np.allclose(first, expected.numpy(), atol=1e-4)
