@@ -1,7 +1,7 @@
 """How well a change of state tells the change of the arm: the heads behind `action_r2@k` (protocol LP-MSE of StaMo).
 
 Input: the difference of two states k steps apart, standardised per dimension. Output: the change of the right arm's
-joints over those k steps. One small MLP per k, the same for the state and for its baselines.
+joints over those k steps. One MLP of two hidden layers per k, the same for the state and for its baselines.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class ActionHead(nn.Module):
         self.register_buffer("input_scale", torch.ones(inputs))
         self.register_buffer("output_scale", torch.ones(JOINTS))
         self.net = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(hidden, JOINTS)
+            nn.Dropout(0.2),
+            *(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(0.2)),
+            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(0.2)),
+            nn.Linear(hidden, JOINTS),
         )
 
     def forward(self, change: torch.Tensor) -> torch.Tensor:

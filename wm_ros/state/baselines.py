@@ -76,8 +76,9 @@ def _load(bundle: Path, _: bytes) -> Baselines:
     model = make_model(config.model)
     load_weights(model, tensors, "model", bundle)
     model.eval().requires_grad_(False)
-    pca = model.linear
-    if pca is None:
+    if model.linear is not None:
+        pca = model.linear.pca
+    else:
         sizes = config.model
         pca = PrincipalComponents(sizes.tokens * sizes.token_width, sizes.image_height, sizes.image_width)
         load_weights(pca, tensors, "baseline.pca", bundle)

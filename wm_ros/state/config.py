@@ -53,7 +53,7 @@ class CompressorConfig(StrictModel):
     dropout: float = 0.0
     context_width: int = 64
     stages: tuple[int, ...] = (32, 8, 2)
-    shortcut: int = 64
+    shortcut: int = 48
 
 
 class DecoderConfig(StrictModel):
@@ -67,7 +67,7 @@ class DecoderConfig(StrictModel):
         mean_lift: channels at its coarsest grid, which the tokens are lifted to linearly.
     """
 
-    layers: int = 3
+    layers: int = 2
     heads: int = 4
     head_width: int = 32
     patch: int = 2
@@ -83,8 +83,8 @@ class StateModelConfig(StrictModel):
 
     Attributes:
         token_width: numbers per token; a state is `compressor.stages[-1]` tokens.
-        linear_path: tokens and image are also joined by principal components (see `pca.py`), so that training starts at
-            their quality; with it comes the deterministic decoder. The published model has none.
+        linear_path: tokens and image are also joined linearly (see `linear.py`), so that training starts near the
+            quality of principal components; with it comes the deterministic decoder. The published model has none.
         step_s: seconds per step of k in `action_r2@k`, the frame interval of the training recordings.
         sd3: Stable Diffusion 3 as autoencoder and decoder, as published; None for the small ones trained here.
     """

@@ -10,7 +10,7 @@ from wm_ros.state.compressor import Compressor
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.decoder import FlowDecoder, MeanDecoder
 from wm_ros.state.features import make_features
-from wm_ros.state.pca import PrincipalComponents
+from wm_ros.state.linear import LinearPath
 
 
 class StateModel(nn.Module):
@@ -22,14 +22,12 @@ class StateModel(nn.Module):
         self.features = make_features(config.features, config.image_height, config.image_width)
         sizes = config.patches, config.features.width, config.token_width
         self.compressor = Compressor(config.compressor, *sizes, start_at_zero=config.linear_path)
-        self.linear: PrincipalComponents | None = None
+        self.linear: LinearPath | None = None
         self._add_decoder(config)
 
     def _add_decoder(self, config: StateModelConfig) -> None:
         if config.linear_path:
-            self.linear = PrincipalComponents(
-                config.tokens * config.token_width, config.image_height, config.image_width
-            )
+            self.linear = LinearPath(config.tokens * config.token_width, config.image_height, config.image_width)
             self.mean_decoder = MeanDecoder(config)
         self.autoencoder = ImageAutoencoder(config.autoencoder)
         self.flow = FlowDecoder(config)
@@ -38,14 +36,14 @@ class StateModel(nn.Module):
         """The state of each image."""
         tokens: torch.Tensor = self.compressor(self.features(images))
         if self.linear is not None:
-            tokens = tokens + self.linear.to_state(images).view_as(tokens)
+            tokens = tokens + self.linear.encode(images).view_as(tokens)
         return tokens
 
     def reconstruct(self, tokens: torch.Tensor) -> torch.Tensor:
         """The deterministic image of a state, not clipped: the conditional mean (of the flow in one step, if alone)."""
         if self.linear is None:
             return self.autoencoder.decode(self.flow.mean(tokens, self.centre(tokens)))
-        coarse = self.linear.from_state(tokens.flatten(1))
+        coarse = self.linear.decode(tokens.flatten(1))
         return coarse + self.mean_decoder(tokens, coarse)
 
     def draw(self, tokens: torch.Tensor, seed: int, steps: int = 8, guidance: float = 1.0) -> torch.Tensor:

@@ -1,11 +1,6 @@
-"""Principal components of the training images with as many numbers as a state: a baseline, and a way to begin.
+"""Principal components of the training images with as many numbers as a state: the baseline `pca`.
 
-A plain autoencoder of two tokens spends its training on finding the linear subspace. With the linear path, that one is
-given: tokens = mixed components + what the compressor adds, image = their linear decode + what the decoder adds.
-
-Mixed, because components as they are differ by orders of magnitude, and the fine ones are mostly noise: whoever
-standardises them, as the reader of a motion does, blows the noise up. A Hadamard matrix gives every number of a state
-the same share of each component; it is orthogonal, so nothing is lost. The basis is stored as int8.
+The basis is stored as int8 with one scale per component.
 """
 
 from __future__ import annotations
@@ -17,16 +12,11 @@ from torch import nn
 
 
 class PrincipalComponents(nn.Module):
-    """`encode`: (B, 3, H, W) → (B, N) components; `decode`: (B, N) → (B, 3, H, W), not clipped.
-
-    `to_state` and `from_state` do the same with mixed components of unit mean square; N is a power of two there.
-    """
+    """`encode`: (B, 3, H, W) → (B, N); `decode`: (B, N) → (B, 3, H, W), not clipped."""
 
     mean: torch.Tensor
-    spread: torch.Tensor
     basis: torch.Tensor
     basis_scale: torch.Tensor
-    mixing: torch.Tensor
 
     def __init__(self, components: int, height: int, width: int) -> None:
         super().__init__()
@@ -35,8 +25,6 @@ class PrincipalComponents(nn.Module):
         self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.zeros(components, pixels, dtype=torch.int8))
         self.register_buffer("basis_scale", torch.ones(components))
-        self.register_buffer("spread", torch.ones(()))
-        self.register_buffer("mixing", hadamard(components), persistent=False)
         self._floats: torch.Tensor | None = None
 
     def matrix(self) -> torch.Tensor:
@@ -51,14 +39,6 @@ class PrincipalComponents(nn.Module):
     def decode(self, numbers: torch.Tensor) -> torch.Tensor:
         flat = numbers @ self.matrix() + self.mean
         return flat.unflatten(1, self.shape)
-
-    def to_state(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(images.device.type, enabled=False):
-            return self.encode(images) @ self.mixing / self.spread
-
-    def from_state(self, numbers: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(numbers.device.type, enabled=False):
-            return self.decode((numbers.float() * self.spread) @ self.mixing)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._floats = None
@@ -78,7 +58,7 @@ class PrincipalComponents(nn.Module):
         for first in range(0, flat.shape[1], chunk):
             part = flat[:, first : first + chunk].float() / 255.0 - mean[first : first + chunk]
             gram += part @ part.T
-        values, vectors = torch.linalg.eigh(gram)
+        _, vectors = torch.linalg.eigh(gram)
         keep = vectors.flip(1)[:, :components].T
         basis = torch.zeros(components, flat.shape[1])
         for first in range(0, flat.shape[1], chunk):
@@ -89,15 +69,4 @@ class PrincipalComponents(nn.Module):
         self.mean.copy_(mean)
         self.basis.copy_((basis / step[:, None]).round().to(torch.int8))
         self.basis_scale.copy_(step)
-        self.spread.copy_((values.flip(0)[:components].mean() / count).sqrt())
         self._floats = None
-
-
-def hadamard(size: int) -> torch.Tensor:
-    """The symmetric orthogonal matrix of equal magnitudes, (size, size); the unit matrix if not a power of two."""
-    if size & (size - 1):
-        return torch.eye(size)
-    matrix = torch.ones(1, 1)
-    while len(matrix) < size:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return matrix / size**0.5

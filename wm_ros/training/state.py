@@ -48,6 +48,7 @@ class StateTrainConfig(TrainConfig):
         motion_weight: of the change of the image, pooled to 8 × 6 fields, as a linear function of the change of state.
         flow_weight, ssim_weight: of these losses beside L1 + MSE of the pictures.
         flow_after: share of the steps before the flow begins, for which tokens and autoencoder should have settled.
+        emphasis: how much more the means of patches count in the linear path than in principal components.
         photometric: strength of random gain, gamma and colour balance, 0 for none, the same within a clip.
         shift_px: random shift of a clip, at most.
         frozen_tokens: with --start-from: tokens stay, so that those who read them need no new training.
@@ -61,12 +62,13 @@ class StateTrainConfig(TrainConfig):
     gaps: tuple[int, ...] = (1, 2, 4, 8)
     clip_s: float = 1.4
     between_weight: float = 1.0
-    motion_weight: float = 0.1
+    motion_weight: float = 1.0
     flow_weight: float = 0.1
     ssim_weight: float = 0.1
     flow_after: float = 0.5
+    emphasis: float = 1.0
     photometric: float = 0.06
-    shift_px: int = 2
+    shift_px: int = 1
     frozen_tokens: bool = False
     pca_images: int = 6000
     action_images: int = 16000
@@ -91,9 +93,9 @@ class StateTask(Task):
         self.flow_start = round(config.flow_after * config.steps)
         self.model = StateModel(size)
         self.motion = nn.Linear(size.tokens * size.token_width, pooled_pixels(torch.zeros(1, 3, 8, 8)).shape[1])
-        self.pca = self.model.linear or PrincipalComponents(
-            size.tokens * size.token_width, size.image_height, size.image_width
-        )
+        self.pca = PrincipalComponents(size.tokens * size.token_width, size.image_height, size.image_width)
+        if self.model.linear is not None:
+            self.pca = self.model.linear.pca
         self.modules.update({"model": self.model, "motion": self.motion, "pca": self.pca})
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
@@ -112,10 +114,13 @@ class StateTask(Task):
         return train, Clips(self.cache, evenly(rows, config.validation_images), config.gaps[-1:], config.clip_s)
 
     def _initialise(self, shares: list[float] | None) -> None:
-        """Closed-form starts: mean image, principal components of images and of their patches."""
+        """Closed-form starts: the linear path, and principal components of patches."""
         load_folders(self.model, *self.folders)
-        self.pca.fit(self.cache.images[self._as_drawn(shares)])
-        self.pca.requires_grad_(False)
+        images = self.cache.images[self._as_drawn(shares)]
+        if self.model.linear is None:
+            self.pca.fit(images)
+        else:
+            self.model.linear.fit(images, self.config.emphasis)
         self.model.autoencoder.fit_linear(to_tensor(self.cache.images[evenly(self.train_rows, 256)]))
 
     def _as_drawn(self, shares: list[float] | None) -> NDArray[np.int64]:
