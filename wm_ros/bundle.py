@@ -39,7 +39,12 @@ class TrainingRecord(StrictModel):
 
 
 class BundleConfig(StrictModel, Generic[ModelConfig]):
-    """`config.json`. `model` holds architecture, preprocessing and units; normalisation and baselines are tensors."""
+    """`config.json`. `model` holds architecture, preprocessing and units; normalisation and baselines are tensors.
+
+    Attributes:
+        tokens_sha256: of the weights that make the tokens which other bundles read; the rest may be trained on without
+            those having to be trained again.
+    """
 
     schema_version: Literal[1] = 1
     capability: Literal["lidar", "state", "future", "policy"]
@@ -48,7 +53,23 @@ class BundleConfig(StrictModel, Generic[ModelConfig]):
     training: TrainingRecord
     metrics: dict[str, Any] = {}
     weights_sha256: str = ""
+    tokens_sha256: str = ""
     tensors: dict[str, list[int]] = {}
+
+
+def checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tokens_checksum(bundle: Path) -> str:
+    """What tells the tokens of a state bundle from those of others: `tokens_sha256`, or that of all its weights."""
+    config = json.loads((bundle / "config.json").read_text())
+    return str(config.get("tokens_sha256") or config.get("weights_sha256", ""))
 
 
 def save_bundle(path: Path, config: BundleConfig[Any], tensors: dict[str, torch.Tensor], card: str) -> None:
@@ -132,11 +153,11 @@ def refuse_other_tokens(state: Path, reader: Path) -> None:
     Raises:
         BundleError: `reader` was trained on the tokens of another state bundle.
     """
-    made_by = json.loads((state / "config.json").read_text()).get("weights_sha256", "")
-    trained_on = json.loads((reader / "config.json").read_text()).get("model", {}).get("state_bundle_sha256", "")
+    made_by = tokens_checksum(state)
+    trained_on = json.loads((reader / "config.json").read_text()).get("model", {}).get("state_tokens_sha256", "")
     if trained_on and trained_on != made_by:
         raise BundleError(
-            f"bundle '{reader}': state_bundle_sha256 is {trained_on[:12]}…, but the state bundle '{state}' is "
+            f"bundle '{reader}': state_tokens_sha256 is {trained_on[:12]}…, but the state bundle '{state}' is "
             f"{made_by[:12]}…; train it again on these tokens, or choose the state bundle that it belongs to"
         )
 

@@ -9,10 +9,12 @@ from wm_ros.bundle import (
     BundleConfig,
     StrictModel,
     TrainingRecord,
+    checksum,
     load_bundle,
     load_weights,
     refuse_other_tokens,
     save_bundle,
+    tokens_checksum,
 )
 from wm_ros.errors import BundleError
 from wm_ros.paths import MODELS
@@ -102,14 +104,25 @@ def test_tokens_of_another_encoder_are_refused(bundle, tmp_path):
     reader = tmp_path / "reader"
     reader.mkdir()
     sha = json.loads((bundle / "config.json").read_text())["weights_sha256"]
-    (reader / "config.json").write_text(json.dumps({"model": {"state_bundle_sha256": sha}}))
+    (reader / "config.json").write_text(json.dumps({"model": {"state_tokens_sha256": sha}}))
     refuse_other_tokens(bundle, reader)
-    (reader / "config.json").write_text(json.dumps({"model": {"state_bundle_sha256": "0" * 64}}))
-    with pytest.raises(BundleError, match="state_bundle_sha256"):
+    (reader / "config.json").write_text(json.dumps({"model": {"state_tokens_sha256": "0" * 64}}))
+    with pytest.raises(BundleError, match="state_tokens_sha256"):
         refuse_other_tokens(bundle, reader)
+
+
+def test_tokens_stay_the_same_while_the_rest_is_trained_on(bundle, tmp_path):
+    config, tensors = load_bundle(bundle, "state", TinyConfig)
+    made = checksum({"model.weight": tensors["model.weight"]})
+    for name, change in (("one", 0.0), ("two", 1.0)):
+        trained = tensors | {"model.bias": tensors["model.bias"] + change}
+        save_bundle(tmp_path / name, config.model_copy(update={"tokens_sha256": made}), trained, "# tiny\n")
+    assert tokens_checksum(tmp_path / "one") == tokens_checksum(tmp_path / "two") == made
+    assert tokens_checksum(bundle) == json.loads((bundle / "config.json").read_text())["weights_sha256"]
+    assert checksum({"model.weight": tensors["model.weight"] + 1}) != made
 
 
 def test_the_shipped_bundles_belong_together():
     for name in ("future-lite", "policy-lite"):
-        trained_on = json.loads((MODELS / name / "config.json").read_text())["model"]["state_bundle_sha256"]
-        assert trained_on == json.loads((MODELS / "state-lite" / "config.json").read_text())["weights_sha256"]
+        trained_on = json.loads((MODELS / name / "config.json").read_text())["model"]["state_tokens_sha256"]
+        assert trained_on == tokens_checksum(MODELS / "state-lite")

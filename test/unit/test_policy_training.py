@@ -139,7 +139,7 @@ def test_the_bundle_acts_and_holds_nothing_that_is_only_trained_with(task: Polic
     command = "wm train policy --data '/home/me/recordings'"
     task.export(tmp_path / "bundle", RunInfo(command, ["recordings"], ["Apache-2.0"], 0, 10, log))
     config, tensors = load_bundle(tmp_path / "bundle", "policy", PolicyModelConfig)
-    assert config.model.state_bundle_sha256 == "abc" and config.model.joint_names == NAMES
+    assert config.model.state_tokens_sha256 == "abc" and config.model.joint_names == NAMES
     assert not [name for name in tensors if "target" in name or "predictor" in name or "latent" in name]
     assert {name for name in tensors if name.startswith("baseline.")} == {
         "baseline.ridge",

@@ -49,7 +49,7 @@ class FutureCapability(Capability):
     """Stage I on every state; stage II too where `frames` are wanted and the state's image is at hand.
 
     Attributes:
-        state_bundle_sha256: `weights_sha256` of the state bundle whose tokens the model understands.
+        state_tokens_sha256: `tokens_sha256` of the state bundle whose tokens the model understands.
         moment: what the last prediction was made from; None before the first.
     """
 
@@ -62,7 +62,7 @@ class FutureCapability(Capability):
         super().__init__()
         self.model, self.device = model.to(device), torch.device(device)
         self.config: FutureConfig = model.config
-        self.state_bundle_sha256 = model.config.state_bundle_sha256
+        self.state_tokens_sha256 = model.config.state_tokens_sha256
         self.memory = Memory(model.config)
         self.moment: Moment | None = None
         self._newest: dict[str, int] = {}

@@ -51,8 +51,8 @@ class FutureConfig(StrictModel):
     Attributes:
         joint_names: order of the joints in all tensors; live joints are matched by name.
         rate_hz: grid onto which history is resampled by header stamps, and on which the future is predicted.
-        state_bundle, state_bundle_sha256: the encoder whose tokens the model was trained on (its
-            `weights_sha256`); tokens of another one mean nothing to it.
+        state_bundle, state_tokens_sha256: the encoder whose tokens the model was trained on (its
+            `tokens_sha256`); tokens of another one mean nothing to it.
         mean_episode_s: mean length of the training episodes: the phase of an episode is time since its start over it.
     """
 
@@ -71,7 +71,7 @@ class FutureConfig(StrictModel):
     frames: FramesConfig = FramesConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     state_bundle: str = ""
-    state_bundle_sha256: str = ""
+    state_tokens_sha256: str = ""
     mean_episode_s: float = 6.0
 
     @property

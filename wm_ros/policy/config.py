@@ -28,7 +28,7 @@ class PolicyModelConfig(StrictModel):
         joint_history: steps of measured joints that the model sees, the last one now.
         token_history: which state tokens it sees, in steps back.
         state_tokens, state_width: shape of one state. bev_tokens, bev_width: of the BEV tokens; 0 = trained without.
-        state_bundle_sha256: `weights_sha256` of the state bundle whose tokens it was trained on.
+        state_tokens_sha256: `tokens_sha256` of the state bundle whose tokens it was trained on.
         stale_s: joints this much older than the image are refused, and BEV tokens are left out.
     """
 
@@ -41,6 +41,6 @@ class PolicyModelConfig(StrictModel):
     state_width: int = Field(default=128, ge=1)
     bev_tokens: int = Field(default=0, ge=0)
     bev_width: int = Field(default=0, ge=0)
-    state_bundle_sha256: str = ""
+    state_tokens_sha256: str = ""
     transformer: TransformerConfig = TransformerConfig()
     stale_s: float = Field(default=0.5, gt=0)

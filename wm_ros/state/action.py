@@ -17,7 +17,7 @@ from torch.nn import functional
 STEPS = (1, 2, 4, 8)
 METHODS = ("model", "pca", "pixels")
 JOINTS = 7
-HIDDEN, BATCH = 256, 256
+HIDDEN, BATCH = 160, 256
 POOLED = (6, 8)  # rows and columns of the mean-pooled image of the baseline `pixels`
 
 

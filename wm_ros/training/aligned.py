@@ -99,7 +99,7 @@ def align(
 
 
 def with_tokens(aligned: Aligned, tokens_of: FramesToTokens, key: str, batch: int = 64) -> Aligned:
-    """Add `tokens` = `tokens_of(frames)`, computed once per `key` (`weights_sha256` of the state bundle)."""
+    """Add `tokens` = `tokens_of(frames)`, computed once per `key` (`tokens_sha256` of the state bundle)."""
     path = aligned.folder / f"tokens-{_sha256(key.encode())[:16]}.npy"
     if not path.is_file():
         # Two runs may share a cache: each writes under its own name, the last to finish wins with the same values.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights
+from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, tokens_checksum
 from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
 from wm_ros.future.baselines import constant_velocity
@@ -79,7 +79,7 @@ class FutureTask(Task):
         config = self.config.model.model_copy(
             update={
                 "state_bundle": bundle.name,
-                "state_bundle_sha256": bundle.weights_sha256,
+                "state_tokens_sha256": tokens_checksum(bundle_path(self.config.state_bundle)),
                 "state_tokens": bundle.model.tokens,
                 "state_width": bundle.model.token_width,
                 "autoencoder": bundle.model.autoencoder,

@@ -40,7 +40,7 @@ def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, i
         modes=config.trajectory.modes,
         frames=", ".join(f"{h:g}" for h in config.frame_horizons_s),
         state=config.state_bundle,
-        sha=config.state_bundle_sha256,
+        sha=config.state_tokens_sha256,
         joints=len(config.joint_names),
         command=f"`{run.command}`",
         sources=", ".join(run.sources),

@@ -197,7 +197,7 @@ class PolicyTask(Task):
             state_width=state[1],
             bev_tokens=bev[0],
             bev_width=bev[1],
-            state_bundle_sha256=self.state_sha256,
+            state_tokens_sha256=self.state_sha256,
             transformer=self.config.transformer,
         )
 

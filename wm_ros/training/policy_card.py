@@ -27,7 +27,7 @@ states to come (weight {latent_weight:g}), a part that is not in the bundle. It 
 - Training data: {sources} ({windows} windows). Licences: {training.data_licence}.
 - Licence of the weights: Apache-2.0.
 - Command: `{training.command}` ({training.steps} steps, seed {training.seed}, torch {training.torch_version}).
-- State tokens: of the bundle whose `weights_sha256` is `{model.state_bundle_sha256}`; with tokens of another one its
+- State tokens: of the bundle whose `tokens_sha256` is `{model.state_tokens_sha256}`; with tokens of another one its
   chunks mean nothing.
 - BEV tokens: {f"{model.bev_tokens} × {model.bev_width}" if model.bev_width else "not in the training data, ignored"}.
 

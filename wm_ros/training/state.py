@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.bundle import BundleConfig, TrainingRecord, checksum, load_bundle, load_weights, save_bundle
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.nn.autoencoder import autoencoder_loss
@@ -26,6 +26,7 @@ from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, fit_head, pooled_pixels, step_pairs
 from wm_ros.state.config import StateModelConfig
+from wm_ros.state.familiarity import Familiarity
 from wm_ros.state.model import StateModel
 from wm_ros.state.motion import difference, interpolate
 from wm_ros.state.pca import PrincipalComponents
@@ -36,6 +37,8 @@ from wm_ros.training.state_card import card
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 
 SSIM_EVERY = 3  # similarity is dear: on every third picture only
+ENCODER = ("model.features.", "model.compressor.", "model.linear.")  # what makes the tokens
+FAMILIAR_IMAGES = 800  # that the limits of the familiar are fitted on
 POOLED_SCALE = 10.0  # changes of pooled pixels are about a tenth
 
 
@@ -107,11 +110,12 @@ class StateTask(Task):
         is_held_out = np.isin(self.cache.episode, held_out)
         if is_held_out.all():
             raise UserError(f"one episode in {', '.join(sources)} is not enough: one is held out, give at least two")
-        self.train_rows, rows = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+        self.train_rows, self.held_out_rows = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
         self._initialise(weights(sources))
         train = Clips(self.cache, self.train_rows, config.gaps, config.clip_s, weights(sources))
         train.photometric, train.shift_px = config.photometric, config.shift_px
-        return train, Clips(self.cache, evenly(rows, config.validation_images), config.gaps[-1:], config.clip_s)
+        validation = evenly(self.held_out_rows, config.validation_images)
+        return train, Clips(self.cache, validation, config.gaps[-1:], config.clip_s)
 
     def _initialise(self, shares: list[float] | None) -> None:
         """Closed-form starts: the linear path, and principal components of patches."""
@@ -212,6 +216,7 @@ class StateTask(Task):
         tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
         if self.model.linear is None:
             tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
+        tensors |= self._familiarity().tensors()
         tensors |= self._action_heads()
         config = BundleConfig[StateModelConfig](
             capability="state",
@@ -224,9 +229,21 @@ class StateTask(Task):
                 seed=run.seed,
                 steps=run.steps,
             ),
+            tokens_sha256=checksum({k: v for k, v in tensors.items() if k.startswith(ENCODER)}),
             metrics={name: round(value, 4) for name, value in run.log.items()},
         )
         save_bundle(out, config, tensors, card(config, tensors))
+
+    @torch.no_grad()
+    def _familiarity(self) -> Familiarity:
+        """What token norm and reconstruction error are on held-out episodes."""
+        rms, quality = [], []
+        for rows in np.array_split(evenly(self.held_out_rows, FAMILIAR_IMAGES), 8):
+            images = to_tensor(self.cache.images[rows]).to(self.pca.mean.device)
+            tokens = self.model.encode(images)
+            rms.append(tokens.square().mean((1, 2)).sqrt())
+            quality.append(psnr(self.model.reconstruct(tokens).clamp(0.0, 1.0), images))
+        return Familiarity.fit(torch.cat(rms).cpu(), torch.cat(quality).cpu())
 
     def _action_heads(self) -> dict[str, torch.Tensor]:
         """Heads of `action_r2`, for the state and for its baselines, fitted on the training episodes with joints."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_ros.bundle import tokens_checksum
 from wm_ros.paths import bundle_path
 from wm_ros.state import CAPABILITY
 from wm_ros.training.aligned import Aligned
@@ -22,14 +22,14 @@ def state_tokens(aligned: list[Aligned], bundle: str, every: int = 1, device: st
         every: only every so manyth image of an episode is encoded, which is the slow part; tokens are NaN in between.
 
     Returns:
-        the sources with tokens, and `weights_sha256` of the bundle.
+        the sources with tokens, and the `tokens_sha256` of the bundle.
 
     Raises:
         UserError: there is no such bundle, or it is damaged.
     """
     path = bundle_path(bundle)
     capability = CAPABILITY.from_bundle(path, device)
-    sha256 = str(json.loads((path / "config.json").read_text())["weights_sha256"])
+    sha256 = tokens_checksum(path)
 
     def tokens_of(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         return capability.tokenize(np.stack([capability.preprocess(rgb) for rgb in frames]))
