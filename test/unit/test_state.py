@@ -202,10 +202,10 @@ def test_reconstruction_is_drawn_only_when_wanted(state):
     assert set(state.measures) == {"token_rms", "reconstruction_psnr_db"}
 
 
-def test_reconstruction_error_is_measured_once_a_second_while_nobody_looks(state):
+def test_reconstruction_error_is_measured_every_few_seconds_while_nobody_looks(state):
     state.wanted = set()
     drawn = []
-    for stamp_ns in (0, 500_000_000, 1_000_000_000, 1_400_000_000):
+    for stamp_ns in (0, 2_500_000_000, 5_000_000_000, 7_000_000_000):
         assert state.step(frame(stamp_ns)).reconstruction is None
         drawn.append("reconstruct" in state.timings_ms)
     assert drawn == [True, False, True, False]

@@ -8,8 +8,8 @@ path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all o
 path/to/kitti                          a KITTI raw drive (velodyne_points/data)
 
 Every source takes `start_s` and `end_s`: only that stretch of each episode, in seconds from its first sample; and, for
-training of `lidar` and `state`, `weight`: how often it is drawn against the other sources (1 where only others give one; without
-any, sources are drawn in proportion to their size).
+training of `lidar` and `state`, `weight`: how often it is drawn against the other sources (1 where only others give
+one; without any, sources are drawn in proportion to their size).
 path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
 """
 

@@ -21,7 +21,7 @@ from wm_ros.state.motion import difference
 from wm_ros.state.published import make_model
 from wm_ros.types import Frame, Sample, StatePrediction, StateTokens
 
-CHECK_S = 1.0  # how often the reconstruction error is measured while nobody wants the reconstruction
+CHECK_S = 5.0  # how often the reconstruction error is measured while nobody wants the reconstruction
 
 
 def load_model(bundle: Path, device: str = "cpu") -> tuple[StateModel, Familiarity | None]:
@@ -37,7 +37,7 @@ class StateCapability(Capability):
 
     Attributes:
         measures: `token_rms` of the last state and `reconstruction_psnr_db` of the last image that was drawn back: each
-            one where that is wanted, else one a second.
+            one where that is wanted, else one in five seconds.
     """
 
     name: ClassVar[str] = "state"
