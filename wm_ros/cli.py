@@ -14,6 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
+from wm_ros.cli_state import cotrain, illumination
 from wm_ros.errors import UserError
 from wm_ros.outputs import fresh_folder
 
@@ -247,6 +248,10 @@ def probe(
         for doing in run(data, labelled, test, transfer, settings, folder):
             status.update(doing)
     console.print((out / "probe.md").read_text(), highlight=False)
+
+
+app.command()(cotrain)
+app.command()(illumination)
 
 
 @app.command()
