@@ -19,6 +19,7 @@ from wm_ros.state.capability import StateCapability
 
 def run(bundles: dict[str, Path], source: str, out: Path, per_episode: int = 12) -> Iterator[str]:
     """Measure every bundle on the same frames, saying what is under way; writes illumination.{json,md,png}."""
+    out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {}
     for name, bundle in bundles.items():
         yield f"light changes for {name}"

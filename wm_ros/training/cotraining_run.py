@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib
@@ -36,16 +37,16 @@ def run(state: Path, data: list[str], test: str, config: CotrainConfig, out: Pat
     """
     model, _ = load_model(state)
     step_s = model.config.step_s
-    yield "tokens of the training episodes"
-    train = _read(data, model, out / "cache")
-    yield "tokens of the test episodes"
-    unseen = _read([test], model, out / "cache")
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as cache:
+        yield "tokens of the training episodes"
+        train = _read(data, model, Path(cache))
+        yield "tokens of the test episodes"
+        unseen = _read([test], model, Path(cache))
     now = unseen.windows(step_s)
     episodes = np.unique(train.episode[train.windows(step_s)])
     if len(episodes) < max(config.few) + 1:
-        raise UserError(
-            f"{len(episodes)} episodes with the arm's joints: few = {max(config.few)} needs one more at least"
-        )
+        raise UserError(f"few = {max(config.few)}, but only {len(episodes)} episodes have the arm's joints; give more")
     errors: dict[tuple[int, str, str], list[Errors]] = {}
     hold = (unseen.arm_rad[now[:, None] + np.arange(1, CHUNK + 1)] - unseen.arm_rad[now][:, None]).abs().mean(2)
     for seed in config.seeds:
@@ -120,8 +121,8 @@ def table(report: dict[str, Any]) -> str:
     still = ", ".join(f"{1e3 * value:.1f} to {h} s" for h, value in report["hold_mae_rad"].items())
     seeds = len(report["config"]["seeds"])
     lines = [
-        f"Mean absolute error of the right arm's joints, 10⁻³ rad, mean of {seeds} seeds; in brackets the gain over `few`",
-        f"with its 95 % interval over test episodes. Holding still: {still}.",
+        f"Mean absolute error of the right arm's joints, 10⁻³ rad, mean of {seeds} seeds; gain over `few` with its 95 %",
+        f"interval over test episodes. Holding still: {still}.",
         "",
         "| sees | with actions | arm | to 0.5 s | gain | to 1 s | gain |",
         "|---|---|---|---|---|---|---|",
