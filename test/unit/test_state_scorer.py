@@ -37,7 +37,7 @@ def bundle(tmp_path_factory) -> Path:
     """A tiny untrained bundle with untrained heads."""
     torch.manual_seed(0)
     model = StateModel(TINY)
-    model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8))
+    model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8), emphasis=0.0)
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     inputs = {"model": 32, "pca": 32, "pixels": 144}
     for method in METHODS:

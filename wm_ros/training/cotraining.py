@@ -111,6 +111,7 @@ class ChunkPolicy(nn.Module):
         return chunk, self.motion(x).view(-1, len(STEPS), now.shape[1])
 
 
+@torch.no_grad()
 def decoded_chunks(recording: Recording, heads: dict[int, ActionHead], now: NDArray[np.int64]) -> torch.Tensor:
     """Pseudo-actions: changes of joints over each step of a chunk, (W, CHUNK, 7), from images alone.
 
@@ -135,7 +136,7 @@ def fit_heads(recording: Recording, step_s: float, config: CotrainConfig, seed: 
         first, second = (rows[known[first] & known[second]] for rows in (first, second))
         change = recording.tokens[second] - recording.tokens[first]
         joints = recording.arm_rad[second] - recording.arm_rad[first]
-        heads[k] = fit_head(change, joints, recording.episode[first], seed=seed, steps=config.head_steps)
+        heads[k] = fit_head(change, joints, seed=seed, steps=config.head_steps)
     return heads
 
 
@@ -151,8 +152,7 @@ def train_policy(recording: Recording, arm: str, step_s: float, config: CotrainC
         _normalise(policy, recording, acting, chunks)
         pseudo = torch.empty(0)
         if arm == "decoded" and len(watching):
-            with torch.no_grad():
-                pseudo = decoded_chunks(recording, fit_heads(recording, step_s, config, seed), watching)
+            pseudo = decoded_chunks(recording, fit_heads(recording, step_s, config, seed), watching)
         optimiser = torch.optim.AdamW(policy.parameters(), config.lr, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
         for _ in range(config.steps):

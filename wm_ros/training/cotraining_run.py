@@ -121,8 +121,8 @@ def table(report: dict[str, Any]) -> str:
     still = ", ".join(f"{1e3 * value:.1f} to {h} s" for h, value in report["hold_mae_rad"].items())
     seeds = len(report["config"]["seeds"])
     lines = [
-        f"Mean absolute error of the right arm's joints, 10⁻³ rad, mean of {seeds} seeds; gain over `few` with its 95 %",
-        f"interval over test episodes. Holding still: {still}.",
+        f"Mean absolute error of the right arm's joints, 10⁻³ rad, mean of {seeds} seeds; gain over `few` with its",
+        f"95 % interval over test episodes. Holding still: {still}.",
         "",
         "| sees | with actions | arm | to 0.5 s | gain | to 1 s | gain |",
         "|---|---|---|---|---|---|---|",

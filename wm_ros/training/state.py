@@ -264,8 +264,8 @@ class StateTask(Task):
         for method, parts in found.items():
             values = torch.cat(parts)
             for k, (first, second) in pairs.items():
-                groups = cache.episode[rows[first]], cache.source[rows[first]]
-                head = fit_head(values[second] - values[first], arm[second] - arm[first], *groups, self.seed)
+                source = cache.source[rows[first]]
+                head = fit_head(values[second] - values[first], arm[second] - arm[first], source, self.seed)
                 tensors |= {f"baseline.action.{method}.k{k}.{n}": _half(v) for n, v in head.state_dict().items()}
         return tensors
 
