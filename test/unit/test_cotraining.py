@@ -13,14 +13,14 @@ STEP_S = 1 / 15
 CONFIG = CotrainConfig(few=(2,), seeds=(0,), steps=250, width=64, head_steps=400, dropout=0.0)
 
 
-def recording(episodes: int, seed: int = 0, length: int = 60) -> Recording:
+def recording(episodes: int, seed: int = 0, length: int = 120) -> Recording:
     """Arms that swing at a rate and a phase of their own; the state is a fixed linear view of arm and velocity."""
     rng = np.random.default_rng(seed)
     view = np.random.default_rng(99).normal(size=(14, 16))
     tokens, arms = [], []
     for _ in range(episodes):
         time = np.arange(length)[:, None] * STEP_S
-        angle = rng.uniform(2, 4) * time + rng.uniform(0, 6.3, (1, 7))
+        angle = rng.uniform(2, 4, (1, 7)) * time + rng.uniform(0, 6.3, (1, 7))
         arm, velocity = np.sin(angle), np.cos(angle)
         tokens.append(np.concatenate([arm, velocity], 1) @ view)
         arms.append(arm)
@@ -38,7 +38,7 @@ def test_joints_of_video_are_never_read():
     few = recording(6).without_actions(np.array([0, 1]))
     assert torch.isnan(few.arm_rad).any(1).float().mean() == pytest.approx(4 / 6)
     for arm in ("few", "latent", "decoded"):
-        policy = cotraining.train_policy(few, arm, STEP_S, CONFIG.model_copy(update={"steps": 5}), 0)
+        policy = cotraining.train_policy(few, arm, STEP_S, CONFIG.model_copy(update={"steps": 5, "head_steps": 5}), 0)
         assert all(torch.isfinite(value).all() for value in policy.state_dict().values())
 
 
@@ -55,7 +55,7 @@ def test_decoded_motion_is_the_change_of_joints_where_states_tell_them():
     now = known.windows(STEP_S)
     chunks = cotraining.decoded_chunks(known, heads, now)
     truth = known.arm_rad[now[:, None] + np.arange(1, CHUNK + 1)] - known.arm_rad[now][:, None]
-    assert (chunks - truth).abs().mean() < 0.3 * truth.abs().mean()
+    assert (chunks - truth).abs().mean() < 0.5 * truth.abs().mean()
 
 
 def test_video_whose_motion_tells_the_action_helps():
