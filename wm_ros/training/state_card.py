@@ -7,7 +7,13 @@ import torch
 from wm_ros.bundle import BundleConfig
 from wm_ros.state.config import StateModelConfig
 
-LABELS = {"picture": "two tokens", "pca": "PCA", "autoencoder": "image autoencoder (not the tokens)"}
+LABELS = {
+    "picture": "its two tokens",
+    "pca": "principal components, as many numbers",
+    "between": "the mean of the states around it",
+    "first": "the state of the first image of the clip",
+    "autoencoder": "image autoencoder (not the tokens)",
+}
 
 
 def card(config: BundleConfig[StateModelConfig], tensors: dict[str, torch.Tensor]) -> str:
@@ -27,8 +33,10 @@ def card(config: BundleConfig[StateModelConfig], tensors: dict[str, torch.Tensor
 A camera image ({model.image_width} × {model.image_height} after resizing by area) becomes {model.tokens} tokens of
 {model.token_width} numbers, {numbers} in all; nothing else reaches the decoder. After StaMo (arXiv 2510.05057): patch
 features, staged compressor, rectified flow on image latents with Stable Diffusion 3's transformer as decoder. What
-differs: features, autoencoder and decoder are small and trained here from scratch, and a linear path by principal
-components joins image and tokens, on which the networks are corrections. {size:.1f} MB.
+differs: all parts are small and trained here from scratch; a linear path joins image and tokens, on which the networks
+are corrections, and its numbers favour the means of patches, from which a motion is read; a deterministic decoder gives
+the mean image of a state, and the flow draws what that leaves; in training, the mean of two states is held to the image
+between them, and a change of state to the change of the image. No joints were used to train the tokens. {size:.1f} MB.
 
 ## Data
 
@@ -40,18 +48,15 @@ Licences: {training.data_licence}. Trained with seed {training.seed} for {traini
 
 ## Held-out episodes of the same sources
 
-Deterministic estimates (the conditional mean in one step, not a sample).
+The middle image of clips of about a second, drawn from:
 
-| reconstruction from | PSNR dB | SSIM |
+| | PSNR dB | SSIM |
 |---|---|---|
 {rows}
-
-`pca` has as many numbers ({numbers}) and was fitted on the same training images.
 
 ## Limits
 
 - Reconstructions are means: what {numbers} numbers do not hold is blurred. A sample (`draw`) is further away.
-- `action_r2` and interpolation are not what this model is good at: see `wm eval`.
-- Scenes unlike the training data fall back to what the principal components hold.
+- Scenes unlike the training data fall back to what the linear path holds; the node's diagnostics say so (`familiarity`).
 - {"The heads of `action_r2` are for the right arm." if heads else "No joints in the data: no heads for `action_r2`."}
 """
