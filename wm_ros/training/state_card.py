@@ -57,6 +57,6 @@ The middle image of clips of about a second, drawn from:
 ## Limits
 
 - Reconstructions are means: what {numbers} numbers do not hold is blurred. A sample (`draw`) is further away.
-- Scenes unlike the training data fall back to what the linear path holds; the node's diagnostics say so (`familiarity`).
+- Scenes unlike the training data fall back to what the linear path holds; the diagnostics say so (`familiarity`).
 - {"The heads of `action_r2` are for the right arm." if heads else "No joints in the data: no heads for `action_r2`."}
 """
