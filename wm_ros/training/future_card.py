@@ -13,7 +13,7 @@ the wrists. Stage II paints the frames at {frames} s on that trajectory: causal 
 Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The frames shown are the conditional mean
 (one step, no noise).
 
-Input: state tokens of the bundle `{state}` (weights {sha:.12}…; tokens of another encoder mean nothing to it), joint
+Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
 positions of {joints} joints by name, the image, the instruction (may be absent). No commands are used.
 
 Training: {command}
