@@ -115,7 +115,7 @@ def test_tokens_stay_the_same_while_the_rest_is_trained_on(bundle, tmp_path):
     config, tensors = load_bundle(bundle, "state", TinyConfig)
     made = checksum({"model.weight": tensors["model.weight"]})
     for name, change in (("one", 0.0), ("two", 1.0)):
-        trained = tensors | {"model.bias": tensors["model.bias"] + change}
+        trained = tensors | {"decoder.bias": torch.full((2,), change)}
         save_bundle(tmp_path / name, config.model_copy(update={"tokens_sha256": made}), trained, "# tiny\n")
     assert tokens_checksum(tmp_path / "one") == tokens_checksum(tmp_path / "two") == made
     assert tokens_checksum(bundle) == json.loads((bundle / "config.json").read_text())["weights_sha256"]

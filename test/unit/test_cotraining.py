@@ -51,9 +51,9 @@ def test_equal_seeds_give_equal_weights():
 
 def test_decoded_motion_is_the_change_of_joints_where_states_tell_them():
     known = recording(8)
-    heads = cotraining.fit_heads(known, STEP_S, CONFIG, 0)
+    head = cotraining.fit_motion_head(known, STEP_S, CONFIG, 0)
     now = known.windows(STEP_S)
-    chunks = cotraining.decoded_chunks(known, heads, now)
+    chunks = cotraining.decoded_chunks(known, head, now)
     truth = known.arm_rad[now[:, None] + np.arange(1, CHUNK + 1)] - known.arm_rad[now][:, None]
     assert (chunks - truth).abs().mean() < 0.5 * truth.abs().mean()
 

@@ -9,7 +9,7 @@ import torch
 from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
 from wm_ros.capability import load
 from wm_ros.evaluation.state import StateScorer, changing
-from wm_ros.evaluation.state_heads import change_rows, r_squared
+from wm_ros.evaluation.state_heads import ActionHeads, change_rows, r_squared
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.nn.image_quality import psnr
@@ -40,10 +40,11 @@ def bundle(tmp_path_factory) -> Path:
     model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8), emphasis=0.0)
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     inputs = {"model": 32, "pca": 32, "pixels": 144}
-    for method in METHODS:
-        for k in STEPS:
+    for kind, centre in enumerate((0.0, 1000.0)):
+        tensors[f"baseline.action.{kind}.centre"] = torch.full((32,), centre)
+        for method in METHODS:
             head = ActionHead(inputs[method])
-            tensors |= {f"baseline.action.{method}.k{k}.{n}": v for n, v in head.state_dict().items()}
+            tensors |= {f"baseline.action.{kind}.{method}.{n}": v for n, v in head.state_dict().items()}
     path = tmp_path_factory.mktemp("scored") / "tiny"
     record = TrainingRecord(command="none", data=["random"], data_licence="none", seed=0, steps=0)
     config = BundleConfig[StateModelConfig](capability="state", name="tiny", model=TINY, training=record)
@@ -134,3 +135,10 @@ def test_interpolation_is_compared_with_the_image_drawn_from_the_first_state(bun
     expected = psnr(to_tensor(drawn[:-4]), to_tensor(images[2:-2]))
     first = metrics["interpolation_psnr@gap4"].statistics["first"][:, 0]
     assert np.allclose(first, expected.numpy(), atol=1e-4)
+
+
+def test_heads_are_those_of_the_nearest_kind_of_recording(bundle):
+    heads = ActionHeads(load_baselines(bundle).tensors)
+    assert heads.kind(np.zeros((5, 2, 16), np.float32)) == 0
+    assert heads.kind(np.full((5, 2, 16), 900.0, np.float32)) == 1
+    assert not ActionHeads({})

@@ -116,4 +116,4 @@ def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def _action(heads: ActionHeads, before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
-    return heads.predict("model", K, torch.from_numpy(after - before).flatten(1))
+    return heads.predict(heads.kind(before), "model", K, torch.from_numpy(after - before).flatten(1))

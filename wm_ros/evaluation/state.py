@@ -110,14 +110,14 @@ class StateScorer(Scorer):
             "pca": self.baselines.pca_numbers(images),
             "pixels": pooled_pixels(to_tensor(images)),
         }
-        same = np.zeros(len(times), np.int64)
+        same, kind = np.zeros(len(times), np.int64), self.heads.kind(tokens)
         for k in STEPS:
             first, second = step_pairs(same, times, k * self.baselines.config.step_s)
             if not len(first):
                 continue
             truth = arm[second] - arm[first]
             statistics = {
-                method: change_rows(self.heads.predict(method, k, values[second] - values[first]), truth)
+                method: change_rows(self.heads.predict(kind, method, k, values[second] - values[first]), truth)
                 for method, values in inputs.items()
             }
             scores.metrics.append(Metric(f"action_r2@k{k}", "", "higher", statistics, pooled=r_squared))

@@ -7,31 +7,39 @@ import torch
 from numpy.typing import NDArray
 
 from wm_ros.bundle import select
-from wm_ros.state.action import JOINTS, METHODS, STEPS, ActionHead
+from wm_ros.state.action import JOINTS, METHODS, ActionHead
 
 Rows = NDArray[np.float64]
 
 
 class ActionHeads:
-    """The heads of a bundle; false where it has none (its training data had no joints)."""
+    """The heads of a bundle, one set for each kind of recording; false where it has none (no joints in its data)."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.heads: dict[tuple[str, int], ActionHead] = {}
-        for method in METHODS:
-            for k in STEPS:
-                weights = select(tensors, f"baseline.action.{method}.k{k}")
-                if weights:
-                    head = ActionHead(weights["input_scale"].shape[0], weights["net.1.bias"].shape[0])
-                    head.load_state_dict(weights)
-                    self.heads[method, k] = head.eval().requires_grad_(False)
+        self.centres: list[torch.Tensor] = []
+        self.heads: list[dict[str, ActionHead]] = []
+        while weights := select(tensors, f"baseline.action.{len(self.centres)}"):
+            self.centres.append(weights["centre"].float())
+            self.heads.append({method: _head(select(weights, method)) for method in METHODS})
 
     def __bool__(self) -> bool:
         return bool(self.heads)
 
-    def predict(self, method: str, k: int, change: torch.Tensor) -> Rows:
+    def kind(self, tokens: NDArray[np.float32]) -> int:
+        """Which kind of recording the states (N, T, D) of an episode are of: the one whose states lie nearest."""
+        mean = torch.from_numpy(tokens).flatten(1).mean(0)
+        return int(torch.stack([(mean - centre).norm() for centre in self.centres]).argmin())
+
+    def predict(self, kind: int, method: str, k: int, change: torch.Tensor) -> Rows:
         """(N, inputs) differences → (N, 7) changes of joints, radians."""
-        decoded: Rows = self.heads[method, k](change).double().numpy()
+        decoded: Rows = self.heads[kind][method](change, k).double().numpy()
         return decoded
+
+
+def _head(weights: dict[str, torch.Tensor]) -> ActionHead:
+    head = ActionHead(weights["input_scale"].shape[1], weights["net.0.bias"].shape[0])
+    head.load_state_dict(weights)
+    return head.eval().requires_grad_(False)
 
 
 def change_rows(predicted: Rows, truth: Rows) -> Rows:

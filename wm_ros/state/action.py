@@ -1,7 +1,9 @@
-"""How well a change of state tells the change of the arm: the heads behind `action_r2@k` (protocol LP-MSE of StaMo).
+"""How well a change of state tells the change of the arm: the head behind `action_r2@k` (protocol LP-MSE of StaMo).
 
-Input: the difference of two states k steps apart, standardised per dimension. Output: the change of the right arm's
-joints over those k steps. One MLP of three hidden layers per k, the same for the state and for its baselines.
+Input: the difference of two states k steps apart, standardised per number and k. Output: the change of the right arm's
+joints over those k steps. One MLP that is told k, since what it learns of one k helps with the others; the same for the
+state and for its baselines. Recordings of different robots and cameras have heads of their own: a head is told which
+kind of recording it belongs to by where the states of that kind lie.
 """
 
 from __future__ import annotations
@@ -15,30 +17,37 @@ from torch.nn import functional
 STEPS = (1, 2, 4, 8)
 METHODS = ("model", "pca", "pixels")
 JOINTS = 7
-HIDDEN, BATCH = 128, 256
+HIDDEN, BATCH, DROPOUT = 192, 128, 0.2
 POOLED = (6, 8)  # rows and columns of the mean-pooled image of the baseline `pixels`
 
 
 class ActionHead(nn.Module):
-    """(B, inputs) difference → (B, 7) change of joints in radians; the standardisation travels with the weights."""
+    """Differences over k steps → changes of joints in radians; the standardisation travels with the weights."""
 
     input_scale: torch.Tensor
     output_scale: torch.Tensor
 
     def __init__(self, inputs: int, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.register_buffer("input_scale", torch.ones(inputs))
-        self.register_buffer("output_scale", torch.ones(JOINTS))
+        self.register_buffer("input_scale", torch.ones(len(STEPS), inputs))
+        self.register_buffer("output_scale", torch.ones(len(STEPS), JOINTS))
+        self.drop = nn.Dropout(DROPOUT)
         self.net = nn.Sequential(
-            nn.Dropout(0.2),
-            *(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(0.2)),
-            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(0.2)),
-            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(0.2)),
+            *(nn.Linear(inputs + len(STEPS), hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
             nn.Linear(hidden, JOINTS),
         )
 
-    def forward(self, change: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.net(change / self.input_scale) * self.output_scale
+    def forward(self, change: torch.Tensor, k: int) -> torch.Tensor:
+        """(B, inputs) → (B, 7); k is one of `STEPS`."""
+        return self.standardised(change, k) * self.output_scale[STEPS.index(k)]
+
+    def standardised(self, change: torch.Tensor, k: int) -> torch.Tensor:
+        """The same in units of the spread of each joint's change."""
+        index = STEPS.index(k)
+        told = functional.one_hot(torch.full((len(change),), index, device=change.device), len(STEPS))
+        out: torch.Tensor = self.net(torch.cat([self.drop(change / self.input_scale[index]), told], 1))
         return out
 
 
@@ -71,36 +80,30 @@ def step_pairs(
     return np.concatenate(firsts), np.concatenate(seconds)
 
 
-def fit_head(
-    change: torch.Tensor,
-    joints: torch.Tensor,
-    source: NDArray[np.int64] | None = None,
-    seed: int = 0,
-    steps: int = 5000,
-) -> ActionHead:
-    """Train a head by mean squared error, with a fixed schedule: what is held out to stop early is missed in training.
+Pairs = dict[int, tuple[torch.Tensor, torch.Tensor]]
+"""k → differences (N, inputs) and changes of joints (N, 7), rad."""
 
-    Args:
-        change: (N, inputs) differences. joints: (N, 7) changes of joints, rad.
-        source: (N,) kind of recording; each kind counts alike, however many pairs it has.
-    """
-    weight = None if source is None else torch.from_numpy(1.0 / np.bincount(source)[source])
+
+def fit_head(pairs: Pairs, seed: int = 0, steps: int = 6000) -> ActionHead:
+    """Train a head by mean squared error, with a fixed schedule: what is held out to stop early would be missed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = ActionHead(change.shape[1])
-        head.input_scale.copy_(change.std(0).clamp_min(1e-6))
-        head.output_scale.copy_(joints.std(0).clamp_min(1e-6))
+        head = ActionHead(pairs[STEPS[0]][0].shape[1])
+        for index, k in enumerate(STEPS):
+            change, joints = pairs[k]
+            head.input_scale[index] = change.std(0).clamp_min(1e-6)
+            head.output_scale[index] = joints.std(0).clamp_min(1e-6)
         last = head.net[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):
-            if weight is None:
+            errors = []
+            for index, (k, (change, joints)) in enumerate(pairs.items()):
                 rows = torch.randint(len(change), (BATCH,))
-            else:
-                rows = torch.multinomial(weight, BATCH, replacement=True)
-            loss = ((head(change[rows]) - joints[rows]) / head.output_scale).square().mean()
+                errors.append(head.standardised(change[rows], k) - joints[rows] / head.output_scale[index])
+            loss = torch.cat(errors).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

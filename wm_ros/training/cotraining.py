@@ -6,7 +6,7 @@ right arm's joints will change over the next second. Of most episodes only image
 
 - `few`: nothing; only episodes with actions are used.
 - `latent`: a second head predicts the motions to come, s(t + k) − s(t) for k = 1, 2, 4, 8, on all episodes.
-- `decoded`: those motions, decoded to changes of joints by heads that the few episodes taught, stand in for actions.
+- `decoded`: those motions, decoded to changes of joints by a head that the few episodes taught, stand in for actions.
 - `all`: the actions of all episodes, what co-training can hope for at best.
 """
 
@@ -37,7 +37,7 @@ class CotrainConfig(StrictModel):
         steps, batch_size, lr, width, dropout: of the training, alike for every arm.
         latent_weight, decoded_weight: of the losses on episodes without actions.
         drop_joints: share of training windows that must do without joints, as video must.
-        head_steps: training of the heads that decode motions.
+        head_steps: training of the head that decodes motions.
     """
 
     few: tuple[int, ...] = (2, 4, 8)
@@ -112,7 +112,7 @@ class ChunkPolicy(nn.Module):
 
 
 @torch.no_grad()
-def decoded_chunks(recording: Recording, heads: dict[int, ActionHead], now: NDArray[np.int64]) -> torch.Tensor:
+def decoded_chunks(recording: Recording, head: ActionHead, now: NDArray[np.int64]) -> torch.Tensor:
     """Pseudo-actions: changes of joints over each step of a chunk, (W, CHUNK, 7), from images alone.
 
     A change over j steps is the sum of decoded motions over 8, 4, 2 and 1 steps, one after the other.
@@ -122,22 +122,21 @@ def decoded_chunks(recording: Recording, heads: dict[int, ActionHead], now: NDAr
         at = torch.from_numpy(now)
         for k in sorted(STEPS, reverse=True):
             if step & k:
-                chunks[:, step - 1] += heads[k](recording.tokens[at + k] - recording.tokens[at])
+                chunks[:, step - 1] += head(recording.tokens[at + k] - recording.tokens[at], k)
                 at = at + k
     return chunks
 
 
-def fit_heads(recording: Recording, step_s: float, config: CotrainConfig, seed: int) -> dict[int, ActionHead]:
-    """Heads that decode motions, from the episodes whose joints are known."""
+def fit_motion_head(recording: Recording, step_s: float, config: CotrainConfig, seed: int) -> ActionHead:
+    """The head that decodes motions, from the episodes whose joints are known."""
     known = ~torch.isnan(recording.arm_rad).any(1).numpy()
-    heads = {}
+    pairs = {}
     for k in STEPS:
         first, second = step_pairs(recording.episode, recording.stamp_s, k * step_s)
         first, second = (rows[known[first] & known[second]] for rows in (first, second))
         change = recording.tokens[second] - recording.tokens[first]
-        joints = recording.arm_rad[second] - recording.arm_rad[first]
-        heads[k] = fit_head(change, joints, seed=seed, steps=config.head_steps)
-    return heads
+        pairs[k] = (change, recording.arm_rad[second] - recording.arm_rad[first])
+    return fit_head(pairs, seed=seed, steps=config.head_steps)
 
 
 def train_policy(recording: Recording, arm: str, step_s: float, config: CotrainConfig, seed: int) -> ChunkPolicy:
@@ -152,7 +151,7 @@ def train_policy(recording: Recording, arm: str, step_s: float, config: CotrainC
         _normalise(policy, recording, acting, chunks)
         pseudo = torch.empty(0)
         if arm == "decoded" and len(watching):
-            pseudo = decoded_chunks(recording, fit_heads(recording, step_s, config, seed), watching)
+            pseudo = decoded_chunks(recording, fit_motion_head(recording, step_s, config, seed), watching)
         optimiser = torch.optim.AdamW(policy.parameters(), config.lr, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
         for _ in range(config.steps):

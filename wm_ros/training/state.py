@@ -56,7 +56,7 @@ class StateTrainConfig(TrainConfig):
         shift_px: random shift of a clip, at most.
         frozen_tokens: with --start-from: tokens stay, so that those who read them need no new training.
         pca_images: that the baseline is fitted on, at most. action_images: that the heads of `action_r2` are fitted
-            on, at most, shared evenly by the sources.
+            on, at most, of each source.
         validation_fraction: share of episodes held out. validation_images: of them, evenly spaced.
         dinov2_folder, diffusion_folder: pre-trained weights for features of that kind.
     """
@@ -74,7 +74,7 @@ class StateTrainConfig(TrainConfig):
     shift_px: int = 1
     frozen_tokens: bool = False
     pca_images: int = 6000
-    action_images: int = 16000
+    action_images: int = 8000
     validation_fraction: float = 0.05
     validation_images: int = 128
     dinov2_folder: Path | None = None
@@ -246,41 +246,50 @@ class StateTask(Task):
         return Familiarity.fit(torch.cat(rms).cpu(), torch.cat(quality).cpu())
 
     def _action_heads(self) -> dict[str, torch.Tensor]:
-        """Heads of `action_r2`, for the state and for its baselines, fitted on the training episodes with joints."""
-        rows = self._action_rows()
+        """Heads of `action_r2`, for the state and for its baselines, fitted on the training episodes with joints.
+
+        Sources are kinds of recordings: each has heads of its own.
+        """
         cache, step_s = self.cache, self.config.model.step_s
-        pairs = {k: step_pairs(cache.episode[rows], cache.stamp_s[rows], k * step_s) for k in STEPS}
-        if any(len(first) < 100 for first, _ in pairs.values()):
-            return {}
-        found: dict[str, list[torch.Tensor]] = {method: [] for method in METHODS}
-        for part in np.array_split(rows, max(1, len(rows) // 64)):
-            images = to_tensor(cache.images[part]).to(self.pca.mean.device)
-            with torch.no_grad():
-                found["model"].append(self.model.encode(images).flatten(1).cpu())
-                found["pca"].append(self.pca.encode(images).cpu())
-                found["pixels"].append(pooled_pixels(images).cpu())
-        arm = torch.from_numpy(cache.arm_rad[rows]).float()
         tensors: dict[str, torch.Tensor] = {}
-        for method, parts in found.items():
-            values = torch.cat(parts)
-            for k, (first, second) in pairs.items():
-                source = cache.source[rows[first]]
-                head = fit_head(values[second] - values[first], arm[second] - arm[first], source, self.seed)
-                tensors |= {f"baseline.action.{method}.k{k}.{n}": _half(v) for n, v in head.state_dict().items()}
+        kind = 0
+        for rows in self._action_rows():
+            pairs = {k: step_pairs(cache.episode[rows], cache.stamp_s[rows], k * step_s) for k in STEPS}
+            if any(len(first) < 100 for first, _ in pairs.values()):
+                continue
+            values = self._values(rows)
+            arm = torch.from_numpy(cache.arm_rad[rows]).float()
+            tensors[f"baseline.action.{kind}.centre"] = _half(values["model"].mean(0))
+            for method in METHODS:
+                own = values[method]
+                head = fit_head({k: (own[g] - own[f], arm[g] - arm[f]) for k, (f, g) in pairs.items()}, self.seed)
+                tensors |= {f"baseline.action.{kind}.{method}.{n}": _half(v) for n, v in head.state_dict().items()}
+            kind += 1
         return tensors
 
-    def _action_rows(self) -> NDArray[np.int64]:
-        """Images of whole training episodes with the arm's joints, dense enough in time, as many from each source."""
+    @torch.no_grad()
+    def _values(self, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """What each method makes of images, (N, numbers)."""
+        found: dict[str, list[torch.Tensor]] = {method: [] for method in METHODS}
+        for part in np.array_split(rows, max(1, len(rows) // 64)):
+            images = to_tensor(self.cache.images[part]).to(self.pca.mean.device)
+            found["model"].append(self.model.encode(images).flatten(1).cpu())
+            found["pca"].append(self.pca.encode(images).cpu())
+            found["pixels"].append(pooled_pixels(images).cpu())
+        return {method: torch.cat(parts) for method, parts in found.items()}
+
+    def _action_rows(self) -> list[NDArray[np.int64]]:
+        """Of each source, images of whole training episodes with the arm's joints, dense enough in time."""
         cache, rng = self.cache, np.random.default_rng(self.seed)
         rows = self.train_rows[np.isfinite(cache.arm_rad[self.train_rows]).all(1)]
         first, _ = step_pairs(cache.episode[rows], cache.stamp_s[rows], self.config.model.step_s)
-        sources = np.unique(cache.source[rows[first]])
-        chosen: list[NDArray[np.int64]] = []
-        for source in sources:
-            episodes = rng.permutation(np.unique(cache.episode[rows[first]][cache.source[rows[first]] == source]))
+        dense = rows[first]
+        chosen = []
+        for source in np.unique(cache.source[dense]):
+            episodes = rng.permutation(np.unique(cache.episode[dense][cache.source[dense] == source]))
             counts = np.cumsum([np.sum(cache.episode == number) for number in episodes])
-            chosen.append(episodes[counts <= self.config.action_images / len(sources)])
-        return rows[np.isin(cache.episode[rows], np.concatenate([np.empty(0, np.int64), *chosen]))]
+            chosen.append(rows[np.isin(cache.episode[rows], episodes[counts <= self.config.action_images])])
+        return chosen
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:
