@@ -44,7 +44,10 @@ def run(state: Path, data: list[str], test: str, config: CotrainConfig, out: Pat
         yield "tokens of the test episodes"
         unseen = _read([test], model, Path(cache))
     now = unseen.windows(step_s)
-    episodes = np.unique(train.episode[train.windows(step_s)])
+    windows, scored = train.windows(step_s), unseen.arm_rad[now].isfinite().all(1).numpy()
+    episodes = np.unique(train.episode[windows[train.arm_rad[windows].isfinite().all(1).numpy()]])
+    if not scored.all() or not len(now):
+        raise UserError(f"'{test}' has windows without the arm's joints, or none at all; give recordings with joints")
     if len(episodes) < max(config.few) + 1:
         raise UserError(f"few = {max(config.few)}, but only {len(episodes)} episodes have the arm's joints; give more")
     errors: dict[tuple[int, str, str], list[Errors]] = {}
@@ -69,12 +72,10 @@ def run(state: Path, data: list[str], test: str, config: CotrainConfig, out: Pat
 def _read(sources: list[str], model: torch.nn.Module, cache_dir: Path) -> Recording:
     config: Any = model.config
     cache = build_cache(sources, config.image_height, config.image_width, cache_dir)
-    rows = np.flatnonzero(np.isfinite(cache.arm_rad).all(1))
-    parts = np.array_split(rows, max(1, len(rows) // 64))
+    parts = np.array_split(np.arange(len(cache.episode)), max(1, len(cache.episode) // 64))
     with torch.inference_mode():
         tokens = torch.cat([model.encode(to_tensor(cache.images[part])).flatten(1) for part in parts])  # type: ignore[operator]
-    arm = torch.from_numpy(cache.arm_rad[rows]).float()
-    return Recording(tokens.clone(), arm, cache.episode[rows], cache.stamp_s[rows])
+    return Recording(tokens.clone(), torch.from_numpy(cache.arm_rad).float(), cache.episode, cache.stamp_s)
 
 
 def _report(
@@ -89,7 +90,7 @@ def _report(
     for (few, arm, seen), found in errors.items():
         mean, base = np.mean(found, 0), np.mean(errors[few, "few", seen], 0)
         for horizon_s in HORIZONS_S:
-            steps = round(horizon_s / step_s)
+            steps = int(horizon_s / step_s + 1e-6)
             own, other = mean[:, :steps].mean(1), base[:, :steps].mean(1)
             low, high = _interval(other - own, episode)
             rows.append(
@@ -103,7 +104,7 @@ def _report(
                     "ci95": [tidy(low), tidy(high)],
                 }
             )
-    still = {f"{h}": tidy(hold[:, : round(h / step_s)].mean()) for h in HORIZONS_S}
+    still = {f"{h}": tidy(hold[:, : int(h / step_s + 1e-6)].mean()) for h in HORIZONS_S}
     return {"config": config.model_dump(mode="json"), "hold_mae_rad": still, "test_windows": len(hold), "rows": rows}
 
 
