@@ -24,7 +24,7 @@ PEER = "resnet18_2_threads"
 def state_rows() -> list[Row]:
     """Images are simulated, 256 × 192. The peer has the published sizes and random weights: only its time counts."""
     frames = [s for s in tabletop_samples(seed=1, seconds=4.0, width=WIDTH, height=HEIGHT) if isinstance(s, Frame)]
-    peers = {PEER: _resnet18(frames[0])}
+    peers = {PEER: _peer(frames[0])}
     return [
         Row("image_to_tokens", _stepper(frames), peers=peers),
         Row("image_to_tokens_node", _from_messages(frames), peers=peers),
@@ -62,11 +62,17 @@ def _from_messages(frames: list[Frame]) -> Callable[[int], float]:
     return run
 
 
-def _resnet18(frame: Frame) -> Callable[[], float]:
+def resnet18() -> torch.nn.Module:
+    """The published sizes without the classifier, random weights."""
     from transformers import ResNetConfig, ResNetModel
 
     sizes = ResNetConfig(layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], embedding_size=64)
-    model = ResNetModel(sizes).eval()
+    model: torch.nn.Module = ResNetModel(sizes)
+    return model.eval()
+
+
+def _peer(frame: Frame) -> Callable[[], float]:
+    model = resnet18()
     image = to_tensor(np.asarray(frame.rgb))[None]
 
     def run() -> float:
