@@ -29,7 +29,7 @@ COLUMNS = 6
 
 
 def main() -> None:
-    """Write reconstruction.png, interpolation.png and transfer.png beside the card and name them in it."""
+    """Write reconstruction.jpg, interpolation.jpg and transfer.jpg beside the card and name them in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", action="append", required=True)
@@ -44,7 +44,9 @@ def main() -> None:
         strips["transfer"].append(_transfer(baselines, recordings, states))
     for name, parts in strips.items():
         picture = np.concatenate(parts)
-        cv2.imwrite(str(given.bundle / f"{name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(
+            str(given.bundle / f"{name}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]
+        )
     add_section(given.bundle / "CARD.md", "Pictures", TEXT)
 
 
@@ -52,17 +54,17 @@ TEXT = """Recordings that it was not trained on: a real humanoid, then simulated
 
 Rows: image, from two tokens, from principal components with as many numbers.
 
-![reconstruction](reconstruction.png)
+![reconstruction](reconstruction.jpg)
 
 Rows: what the camera saw over about a second, and images drawn from the straight line between the first and the last
 state.
 
-![interpolation](interpolation.png)
+![interpolation](interpolation.jpg)
 
 Rows: a motion as seen in one episode, and an image of another episode with that motion added to its state, step by
 step.
 
-![transfer](transfer.png)
+![transfer](transfer.jpg)
 """
 
 
