@@ -167,6 +167,12 @@ def select(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     return {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}
 
 
+def half_precision(prefix: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state as `prefix.*`, floats at half precision to keep a bundle small, integers as they are."""
+    state = module.state_dict().items()
+    return {f"{prefix}.{name}": value.half() if value.is_floating_point() else value for name, value in state}
+
+
 def load_weights(module: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
     """Load `prefix.*` into `module`. Raises BundleError naming the first tensor that is missing, extra or misshapen."""
     found, wanted = select(tensors, prefix), module.state_dict()

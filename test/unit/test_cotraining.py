@@ -1,12 +1,16 @@
 """Pseudo-actions: what is decoded from video is near the actions, and the joints of video are never read."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from wm_ros.cli import app
-from wm_ros.training import cotraining
+from wm_ros.paths import bundle_path
+from wm_ros.training import cotraining, cotraining_run
 from wm_ros.training.cotraining import CHUNK, PAST, CotrainConfig, Recording
 
 STEP_S = 1 / 15
@@ -40,6 +44,31 @@ def test_joints_of_video_are_never_read():
     for arm in ("few", "latent", "decoded"):
         policy = cotraining.train_policy(few, arm, STEP_S, CONFIG.model_copy(update={"steps": 5, "head_steps": 5}), 0)
         assert all(torch.isfinite(value).all() for value in policy.state_dict().values())
+
+
+def test_run_gives_video_no_joints_whatever_they_are(tmp_path, monkeypatch):
+    """Joints of the episodes that keep none are garbage in one of two runs; only `all` may see them."""
+    truth, unseen = recording(5, length=40), recording(2, seed=1, length=40)
+    few = np.random.default_rng(0).permutation(5)[:1]
+    garbage = truth.arm_rad.where(torch.from_numpy(truth.episode == few[0])[:, None], torch.tensor(1e3))
+    rows = []
+    for arm_rad in (truth.arm_rad, garbage):
+        reads = iter([replace(truth, arm_rad=arm_rad), unseen])
+        monkeypatch.setattr(cotraining_run, "_read", lambda *_, reads=reads: next(reads))
+        config = CONFIG.model_copy(update={"few": (1,), "steps": 5, "head_steps": 5})
+        for _ in cotraining_run.run(bundle_path("state-lite"), ["made up"], "made up", config, tmp_path):
+            pass
+        found = json.loads((tmp_path / "cotrain.json").read_text())["rows"]
+        rows.append({(r["arm"], r["seen"], r["horizon_s"]): r["value"] for r in found})
+    changed = {key[0] for key in rows[0] if rows[0][key] != rows[1][key]}
+    assert changed == {"all"}
+
+
+def test_windows_with_a_missing_frame_are_left_out():
+    whole = recording(1, length=40)
+    kept = np.delete(np.arange(40), 20)
+    cut = Recording(whole.tokens[kept], whole.arm_rad[kept], whole.episode[kept], whole.stamp_s[kept])
+    assert cut.windows(STEP_S).tolist() == [3, 4, *range(PAST + 20, 39 - CHUNK)]
 
 
 def test_equal_seeds_give_equal_weights():

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from state_parts import write_bundle
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
 from wm_ros.capability import load
 from wm_ros.errors import BundleError, UserError
 from wm_ros.nn.attention import TransformerBlock
-from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.state import StateCapability
 from wm_ros.state.action import STEPS, fit_head, step_pairs
 from wm_ros.state.compressor import Compressor
-from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig, paper_config
+from wm_ros.state.config import FeatureConfig, StateModelConfig, paper_config
 from wm_ros.state.familiarity import Familiarity
 from wm_ros.state.features import make_features
 from wm_ros.state.features_dinov2 import Dinov2Features
@@ -25,28 +24,10 @@ from wm_ros.state.motion import difference, interpolate, transfer
 from wm_ros.state.pca import PrincipalComponents
 from wm_ros.types import EgoPose, Frame
 
-TINY = StateModelConfig(
-    image_height=32,
-    image_width=48,
-    token_width=16,
-    features=FeatureConfig(width=24, depth=1),
-    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(8, 4, 2), shortcut=4),
-    autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
-    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, mean_width=8, mean_lift=8),
-)
-
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
-    """A tiny untrained bundle whose linear path is fitted to random images."""
-    torch.manual_seed(0)
-    model = StateModel(TINY)
-    model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8), emphasis=0.0)
-    path = tmp_path_factory.mktemp("state") / "tiny"
-    record = TrainingRecord(command="none", data=["random"], data_licence="none", seed=0, steps=0)
-    config = BundleConfig[StateModelConfig](capability="state", name="tiny", model=TINY, training=record)
-    save_bundle(path, config, {f"model.{k}": v for k, v in model.state_dict().items()}, "# tiny\n")
-    return path
+    return write_bundle(tmp_path_factory.mktemp("state") / "tiny")
 
 
 @pytest.fixture

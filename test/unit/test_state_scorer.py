@@ -5,30 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from state_parts import write_bundle
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
 from wm_ros.capability import load
 from wm_ros.evaluation.state import StateScorer, changing
 from wm_ros.evaluation.state_heads import ActionHeads, change_rows, r_squared
 from wm_ros.kinematics import G1_JOINTS
-from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, ActionHead
 from wm_ros.state.baselines import load_baselines
-from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig
-from wm_ros.state.model import StateModel
 from wm_ros.types import Frame, Joints
 
-TINY = StateModelConfig(
-    image_height=32,
-    image_width=48,
-    token_width=16,
-    features=FeatureConfig(width=24, depth=1),
-    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(8, 4, 2), shortcut=4),
-    autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
-    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, mean_width=8, mean_lift=8),
-)
 FRAMES = 20
 
 
@@ -36,20 +24,14 @@ FRAMES = 20
 def bundle(tmp_path_factory) -> Path:
     """A tiny untrained bundle with untrained heads."""
     torch.manual_seed(0)
-    model = StateModel(TINY)
-    model.linear.fit(np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8), emphasis=0.0)
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {}
     inputs = {"model": 32, "pca": 32, "pixels": 144}
     for kind, centre in enumerate((0.0, 1000.0)):
         tensors[f"baseline.action.{kind}.centre"] = torch.full((32,), centre)
         for method in METHODS:
             head = ActionHead(inputs[method])
             tensors |= {f"baseline.action.{kind}.{method}.{n}": v for n, v in head.state_dict().items()}
-    path = tmp_path_factory.mktemp("scored") / "tiny"
-    record = TrainingRecord(command="none", data=["random"], data_licence="none", seed=0, steps=0)
-    config = BundleConfig[StateModelConfig](capability="state", name="tiny", model=TINY, training=record)
-    save_bundle(path, config, tensors, "# tiny\n")
-    return path
+    return write_bundle(tmp_path_factory.mktemp("scored") / "tiny", tensors)
 
 
 def scored(bundle: Path, joints: bool = True, wanted: bool = True):

@@ -3,32 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from state_parts import CONFIG
 from torch.utils.data import default_collate
 
 from wm_ros.bundle import load_bundle, tokens_checksum
-from wm_ros.nn.autoencoder import AutoencoderConfig
-from wm_ros.state.config import CompressorConfig, DecoderConfig, FeatureConfig, StateModelConfig
+from wm_ros.state.action import STEPS, fit_head
+from wm_ros.state.config import StateModelConfig
 from wm_ros.training.clips import Clips
 from wm_ros.training.image_cache import build_cache
 from wm_ros.training.state import StateTask, StateTrainConfig
+from wm_ros.training.state_heads import dense_rows
 from wm_ros.training.task import RunInfo
 
-TINY = StateModelConfig(
-    image_height=32,
-    image_width=48,
-    token_width=16,
-    features=FeatureConfig(width=24, depth=1),
-    compressor=CompressorConfig(blocks=1, heads=2, context_width=8, stages=(8, 4, 2), shortcut=4),
-    autoencoder=AutoencoderConfig(channels=4, width=8, blocks=1),
-    decoder=DecoderConfig(layers=1, heads=2, head_width=8, text_width=16, pooled_width=16, mean_width=8, mean_lift=8),
-)
 SOURCES = ["sim:tabletop?seeds=1-4&seconds=2&weight=3", "sim:tabletop?seeds=5-6&seconds=2&rate_hz=2"]
 RUN = RunInfo("wm train state", SOURCES, ["Apache-2.0 (simulated)"], 0, 3, {})
 
 
 def prepared(folder, **changes):
     """A task on two small sources, and its training set."""
-    task = StateTask(StateTrainConfig(model=TINY, steps=3, batch_size=4, flow_after=0.0, **changes), folder)
+    task = StateTask(StateTrainConfig(model=CONFIG, steps=3, batch_size=4, flow_after=0.0, **changes), folder)
     train, _ = task.prepare(SOURCES, 0)
     return task, train
 
@@ -72,6 +65,23 @@ def test_frozen_tokens_stay_the_same_to_the_bit_while_decoders_are_trained_on(tm
     one, two = (load_bundle(tmp_path / name, "state", StateModelConfig) for name in ("first", "second"))
     assert one[0].weights_sha256 != two[0].weights_sha256
     assert {"familiar.token_rms", "familiar.psnr_db"} <= one[1].keys()
+
+
+def test_heads_are_fitted_on_whole_dense_episodes_of_each_source(tmp_path):
+    task, _ = prepared(tmp_path)
+    rows = dense_rows(task.cache, task.train_rows, 1 / 15, most=60, seed=0)
+    assert len(rows) == 1  # the second source has half a second between images
+    episodes, counts = np.unique(task.cache.episode[rows[0]], return_counts=True)
+    assert 0 < counts.sum() <= 60
+    assert all(count == (task.cache.episode == n).sum() for n, count in zip(episodes, counts, strict=True))
+    assert not np.isin(rows[0], task.held_out_rows).any()
+
+
+def test_a_head_is_odd_a_motion_run_backwards_is_the_motion_back():
+    change, arm = torch.randn(400, 8), torch.randn(400, 7)
+    head = fit_head(dict.fromkeys(STEPS, (change, arm)), steps=20)
+    assert head(change, 4).abs().max() > 0
+    assert torch.equal(head(change, 4), -head(-change, 4))
 
 
 def test_a_clip_is_three_images_evenly_apart_or_one_three_times(tmp_path):

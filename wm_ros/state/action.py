@@ -44,11 +44,12 @@ class ActionHead(nn.Module):
         return self.standardised(change, k) * self.output_scale[STEPS.index(k)]
 
     def standardised(self, change: torch.Tensor, k: int) -> torch.Tensor:
-        """The same in units of the spread of each joint's change."""
+        """The same in units of the spread of each joint's change. Odd: a motion run backwards is the motion back."""
         index = STEPS.index(k)
         told = functional.one_hot(torch.full((len(change),), index, device=change.device), len(STEPS))
-        out: torch.Tensor = self.net(torch.cat([self.drop(change / self.input_scale[index]), told], 1))
-        return out
+        seen = self.drop(change / self.input_scale[index])
+        out: torch.Tensor = self.net(torch.cat([seen, told], 1)) - self.net(torch.cat([-seen, told], 1))
+        return out / 2
 
 
 def pooled_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -67,10 +67,9 @@ class Recording:
     stamp_s: NDArray[np.float64]
 
     def windows(self, step_s: float) -> NDArray[np.int64]:
-        """Frames with `PAST` steps before and `CHUNK` steps after them in their episode."""
-        starts, _ = step_pairs(self.episode, self.stamp_s, (PAST + CHUNK) * step_s)
-        now = starts + PAST
-        return now[self.episode[np.minimum(now + CHUNK, len(self.episode) - 1)] == self.episode[now]]
+        """Frames with `PAST` steps before and `CHUNK` steps after them in their episode, none missing."""
+        starts, ends = step_pairs(self.episode, self.stamp_s, (PAST + CHUNK) * step_s)
+        return starts[ends == starts + PAST + CHUNK] + PAST
 
     def without_actions(self, episodes: NDArray[np.int64]) -> Recording:
         """The same with the joints of all but `episodes` unknown."""
@@ -183,6 +182,19 @@ def chunk_errors(
     """Absolute errors of a policy's chunks, mean over joints, (W, CHUNK) rad; with joints or from images alone."""
     predicted, _ = policy(*_observe(recording, now, 0.0 if joints else 1.0))
     return (predicted - _chunks(recording, now)).abs().mean(2).double().numpy()
+
+
+def still_errors(recording: Recording, now: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same of an arm that does not move."""
+    return _chunks(recording, now).abs().mean(2).double().numpy()
+
+
+def mean_errors(
+    train: Recording, windows: NDArray[np.int64], recording: Recording, now: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The same of the mean chunk of the training windows whose joints are known."""
+    mean = _chunks(train, windows).nanmean(0)
+    return (mean - _chunks(recording, now)).abs().mean(2).double().numpy()
 
 
 def _observe(recording: Recording, now: NDArray[np.int64], drop: float) -> tuple[torch.Tensor, torch.Tensor]:

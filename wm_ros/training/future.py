@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, tokens_checksum
+from wm_ros.bundle import BundleConfig, load_bundle, load_weights, tokens_checksum
 from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
 from wm_ros.future.baselines import constant_velocity
@@ -211,11 +211,8 @@ class FutureTask(Task):
     def export(self, out: Path, run: RunInfo) -> None:
         model = self._average.eval()
         model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
-        training = TrainingRecord(
-            command=run.command, data=run.sources, data_licence="; ".join(run.licences), seed=run.seed, steps=run.steps
-        )
         card = write_card(out.name, model.config, run, self._facts)
-        bundles.save(out, "future-lite", model, training, card)
+        bundles.save(out, "future-lite", model, run.record(), card)
 
     @torch.no_grad()
     def _fitted_detail(self, model: FutureModel) -> Any:

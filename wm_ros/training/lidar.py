@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle, select
+from wm_ros.bundle import BundleConfig, load_bundle, load_weights, save_bundle, select
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.lidar.config import LidarConfig
@@ -70,7 +70,7 @@ class LidarTask(Task):
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
         """Cache the sweeps, split by episode, fit the logistic regression and build the modules."""
         config, model = self.config, self.config.model
-        self.sources, self._kept = sources, dict[str, Tensor]()
+        self._kept = dict[str, Tensor]()
         opened = [open_sweeps(source, model, self.work_dir / "cache") for source in sources]
         splits = [_split(sweeps, config.validation, seed) for sweeps in opened]
         self.train_set = SweepWindows(opened, [s[0] for s in splits], model, augment=True, weights=weights(sources))
@@ -168,16 +168,9 @@ class LidarTask(Task):
         report = lidar_fit.report(self._model, self.validation_set, fitted)
         if self.detection is not None:
             report |= self.detection.report(self._model)
-        public = dict(zip(self.sources, run.sources, strict=True))
-        command = run.command
-        for source, said in public.items():
-            command = command.replace(source, said)
-        record = TrainingRecord(
-            command=command, data=run.sources, data_licence="; ".join(run.licences), seed=run.seed, steps=run.steps
-        )
         metrics = {"validation": {**run.log, **report}}
         bundle = BundleConfig[LidarConfig](
-            capability="lidar", name=self.config.name, model=self.config.model, training=record, metrics=metrics
+            capability="lidar", name=self.config.name, model=self.config.model, training=run.record(), metrics=metrics
         )
         tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
         tensors |= {f"baseline.{name}": torch.from_numpy(value).float() for name, value in fitted.items()}

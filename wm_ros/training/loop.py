@@ -44,7 +44,6 @@ def train(
     device: str = "cpu",
     devices: int = 1,
     precision: str = "32-true",
-    command: str | None = None,
 ) -> Path:
     """Train capability `name` on `sources` and write `out/bundle`; returns its path.
 
@@ -126,12 +125,13 @@ def train(
         task.modules.eval()
         task.modules.to("cpu")
         public = [_public(source) for source in sources]
-        said = command or " ".join(
+        command = " ".join(
             [f"wm train {name}", *(f"--data '{source}'" for source in public), f"--steps {config.steps} --seed {seed}"]
+            + ([f"--precision {precision}"] if precision != "32-true" else [])
             + ([f"--config {config_file.name}"] if config_file else [])
             + ([f"--start-from {start_from.name}"] if start_from else [])
         )
-        task.export(out / "bundle", RunInfo(said, public, licences, seed, config.steps, log))
+        task.export(out / "bundle", RunInfo(command, public, licences, seed, config.steps, log))
     fabric.barrier()
     return out / "bundle"
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
+from wm_ros.bundle import BundleConfig, save_bundle
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.language import batch_ids
 from wm_ros.policy import baselines
@@ -73,7 +73,6 @@ class PolicyTask(Task):
         config, cache = self.config, self.work_dir / "cache"
         aligned = [align(source, config.joint_names, cache) for source in sources]
         aligned, self.state_sha256 = state_tokens(aligned, config.state_bundle, config.state_every)
-        self.sources = sources
         splits = [split_episodes(len(a.episodes), config.validation, seed) for a in aligned]
         self.train_set = self._windows([(a, s[0]) for a, s in zip(aligned, splits, strict=True)])
         self._balance(self.train_set)
@@ -136,19 +135,12 @@ class PolicyTask(Task):
     def export(self, out: Path, run: RunInfo) -> None:
         """Write head and baselines to a bundle; the latent part stays behind."""
         head = self._head
-        public = dict(zip(self.sources, run.sources, strict=True))
-        command = run.command
-        for source, said in public.items():
-            command = command.replace(source, said)
-        record = TrainingRecord(
-            command=command,
-            data=run.sources,
-            data_licence="; ".join(run.licences),
-            seed=run.seed,
-            steps=run.steps,
-        )
         config = BundleConfig[PolicyModelConfig](
-            capability="policy", name="policy-lite", model=self.model, training=record, metrics={"validation": run.log}
+            capability="policy",
+            name="policy-lite",
+            model=self.model,
+            training=run.record(),
+            metrics={"validation": run.log},
         )
         tensors = {f"model.{name}": value for name, value in head.state_dict().items()}
         tensors |= {

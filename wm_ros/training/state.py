@@ -17,14 +17,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, checksum, load_bundle, load_weights, save_bundle
+from wm_ros.bundle import BundleConfig, checksum, half_precision, load_bundle, load_weights, save_bundle
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.nn.autoencoder import autoencoder_loss
 from wm_ros.nn.flow import velocity_loss
 from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import to_tensor
-from wm_ros.state.action import METHODS, STEPS, fit_head, pooled_pixels, step_pairs
+from wm_ros.state.action import pooled_pixels
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.familiarity import Familiarity
 from wm_ros.state.model import StateModel
@@ -34,6 +34,7 @@ from wm_ros.state.published import load_folders, with_folders
 from wm_ros.training.clips import Clips, evenly
 from wm_ros.training.image_cache import build_cache
 from wm_ros.training.state_card import card
+from wm_ros.training.state_heads import action_heads, dense_rows
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 
 SSIM_EVERY = 3  # similarity is dear: on every third picture only
@@ -103,7 +104,6 @@ class StateTask(Task):
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
         config, size = self.config, (self.config.model.image_height, self.config.model.image_width)
-        self.seed = seed
         self.cache = build_cache(sources, *size, self.work_dir / "cache")
         numbers = np.random.default_rng(seed).permutation(np.unique(self.cache.episode))
         held_out = numbers[: max(1, round(config.validation_fraction * len(numbers)))]
@@ -213,22 +213,17 @@ class StateTask(Task):
         return {name: total / count for name, total in sums.items()}
 
     def export(self, out: Path, run: RunInfo) -> None:
-        tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
+        tensors = half_precision("model", self.model)
         if self.model.linear is None:
-            tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
+            tensors |= half_precision("baseline.pca", self.pca)
         tensors |= self._familiarity().tensors()
-        tensors |= self._action_heads()
+        rows = dense_rows(self.cache, self.train_rows, self.config.model.step_s, self.config.action_images, run.seed)
+        tensors |= action_heads(self.cache, rows, self.model, self.pca, run.seed)
         config = BundleConfig[StateModelConfig](
             capability="state",
             name=out.name if out.name != "bundle" else "state",
             model=self.config.model,
-            training=TrainingRecord(
-                command=run.command,
-                data=run.sources,
-                data_licence="; ".join(run.licences),
-                seed=run.seed,
-                steps=run.steps,
-            ),
+            training=run.record(),
             tokens_sha256=checksum({k: v for k, v in tensors.items() if k.startswith(ENCODER)}),
             metrics={name: round(value, 4) for name, value in run.log.items()},
         )
@@ -244,57 +239,6 @@ class StateTask(Task):
             rms.append(tokens.square().mean((1, 2)).sqrt())
             quality.append(psnr(self.model.reconstruct(tokens).clamp(0.0, 1.0), images))
         return Familiarity.fit(torch.cat(rms).cpu(), torch.cat(quality).cpu())
-
-    def _action_heads(self) -> dict[str, torch.Tensor]:
-        """Heads of `action_r2`, for the state and for its baselines, fitted on the training episodes with joints.
-
-        Sources are kinds of recordings: each has heads of its own.
-        """
-        cache, step_s = self.cache, self.config.model.step_s
-        tensors: dict[str, torch.Tensor] = {}
-        kind = 0
-        for rows in self._action_rows():
-            pairs = {k: step_pairs(cache.episode[rows], cache.stamp_s[rows], k * step_s) for k in STEPS}
-            if any(len(first) < 100 for first, _ in pairs.values()):
-                continue
-            values = self._values(rows)
-            arm = torch.from_numpy(cache.arm_rad[rows]).float()
-            tensors[f"baseline.action.{kind}.centre"] = _half(values["model"].mean(0))
-            for method in METHODS:
-                own = values[method]
-                head = fit_head({k: (own[g] - own[f], arm[g] - arm[f]) for k, (f, g) in pairs.items()}, self.seed)
-                tensors |= {f"baseline.action.{kind}.{method}.{n}": _half(v) for n, v in head.state_dict().items()}
-            kind += 1
-        return tensors
-
-    @torch.no_grad()
-    def _values(self, rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """What each method makes of images, (N, numbers)."""
-        found: dict[str, list[torch.Tensor]] = {method: [] for method in METHODS}
-        for part in np.array_split(rows, max(1, len(rows) // 64)):
-            images = to_tensor(self.cache.images[part]).to(self.pca.mean.device)
-            found["model"].append(self.model.encode(images).flatten(1).cpu())
-            found["pca"].append(self.pca.encode(images).cpu())
-            found["pixels"].append(pooled_pixels(images).cpu())
-        return {method: torch.cat(parts) for method, parts in found.items()}
-
-    def _action_rows(self) -> list[NDArray[np.int64]]:
-        """Of each source, images of whole training episodes with the arm's joints, dense enough in time."""
-        cache, rng = self.cache, np.random.default_rng(self.seed)
-        rows = self.train_rows[np.isfinite(cache.arm_rad[self.train_rows]).all(1)]
-        first, _ = step_pairs(cache.episode[rows], cache.stamp_s[rows], self.config.model.step_s)
-        dense = rows[first]
-        chosen = []
-        for source in np.unique(cache.source[dense]):
-            episodes = rng.permutation(np.unique(cache.episode[dense][cache.source[dense] == source]))
-            counts = np.cumsum([np.sum(cache.episode == number) for number in episodes])
-            chosen.append(rows[np.isin(cache.episode[rows], episodes[counts <= self.config.action_images])])
-        return chosen
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    """Floats at half precision, to keep a bundle small; the int8 basis as it is."""
-    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 TASK = StateTask

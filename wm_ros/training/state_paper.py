@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
+from wm_ros.bundle import BundleConfig, half_precision, load_bundle, load_weights, save_bundle
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.nn.flow import velocity_loss
@@ -24,6 +24,7 @@ from wm_ros.state.published import PublishedModel, load_folders, with_folders
 from wm_ros.state.sd3 import keep_prefix
 from wm_ros.training.clips import Clips, evenly
 from wm_ros.training.image_cache import build_cache
+from wm_ros.training.state_heads import action_heads, dense_rows
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 
 # of the released weights that a bundle holds, by kind of features
@@ -42,6 +43,7 @@ class PaperTrainConfig(TrainConfig):
         validation_fraction: share of episodes held out. validation_images: of them, evenly spaced.
         pca_images: that the baseline of `wm eval` is fitted on, at most; 0 for none. It needs more images than a state
             has numbers.
+        action_images: that the heads of `action_r2` are fitted on with it, at most, of each source with joints.
     """
 
     model: StateModelConfig = StateModelConfig()
@@ -52,6 +54,7 @@ class PaperTrainConfig(TrainConfig):
     validation_fraction: float = 0.05
     validation_images: int = 16
     pca_images: int = 0
+    action_images: int = 8000
 
 
 class PaperTask(Task):
@@ -73,12 +76,13 @@ class PaperTask(Task):
         load_folders(self.model, *self.folders)
         if config.gradient_checkpointing:
             self.model.decoder.transformer.enable_gradient_checkpointing()
-        cache = build_cache(sources, *size, self.work_dir / "cache")
+        cache = self.cache = build_cache(sources, *size, self.work_dir / "cache")
         numbers = np.random.default_rng(seed).permutation(np.unique(cache.episode))
         held_out = np.isin(cache.episode, numbers[: max(1, round(config.validation_fraction * len(numbers)))])
         if held_out.all():
             raise UserError(f"one episode in {', '.join(sources)} is not enough: one is held out, give at least two")
         train, rest = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        self.train_rows = train
         if config.pca_images:
             self.pca = PrincipalComponents(config.model.tokens * config.model.token_width, *size)
             if min(len(train), config.pca_images) <= len(self.pca.basis):
@@ -125,29 +129,21 @@ class PaperTask(Task):
         return {name: total / count for name, total in sums.items()}
 
     def export(self, out: Path, run: RunInfo) -> None:
-        tensors = {f"model.{k}": _half(v) for k, v in self.model.state_dict().items()}
+        tensors = half_precision("model", self.model)
         if self.pca is not None:
-            tensors |= {f"baseline.pca.{k}": _half(v) for k, v in self.pca.state_dict().items()}
+            tensors |= half_precision("baseline.pca", self.pca)
+            size, most = self.config.model, self.config.action_images
+            rows = dense_rows(self.cache, self.train_rows, size.step_s, most, run.seed)
+            tensors |= action_heads(self.cache, rows, self.model, self.pca, run.seed)
         kind = self.config.model.features.kind
-        licences = [*run.licences, *([LICENCES[kind]] if kind in LICENCES else []), SD3_LICENCE]
         config = BundleConfig[StateModelConfig](
             capability="state",
             name=out.name if out.name != "bundle" else "state",
             model=self.config.model,
-            training=TrainingRecord(
-                command=run.command,
-                data=run.sources,
-                data_licence="; ".join(licences),
-                seed=run.seed,
-                steps=run.steps,
-            ),
+            training=run.record(*([LICENCES[kind]] if kind in LICENCES else []), SD3_LICENCE),
             metrics={name: round(value, 4) for name, value in run.log.items()},
         )
         save_bundle(out, config, tensors, _card(config))
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def _card(config: BundleConfig[StateModelConfig]) -> str:
@@ -185,7 +181,7 @@ One draw of each image, always from the same noise.
 ## Limits
 
 - Draws are plausible images, not means: another noise gives another image.
-- No heads of `action_r2` are fitted here.
+- Heads of `action_r2` and the PCA baseline come with `pca_images` only.
 """
 
 

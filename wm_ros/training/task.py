@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from torch.utils.data import Dataset
 
-from wm_ros.bundle import StrictModel
+from wm_ros.bundle import StrictModel, TrainingRecord
 from wm_ros.errors import UserError
 
 
@@ -61,6 +61,16 @@ class RunInfo:
     seed: int
     steps: int
     log: dict[str, float]
+
+    def record(self, *licences: str) -> TrainingRecord:
+        """What the bundle keeps of the run; `licences`: of released weights in it, beside those of the data."""
+        return TrainingRecord(
+            command=self.command,
+            data=self.sources,
+            data_licence="; ".join([*self.licences, *licences]),
+            seed=self.seed,
+            steps=self.steps,
+        )
 
 
 ConfigType = TypeVar("ConfigType", bound=StrictModel)
