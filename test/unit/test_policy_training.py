@@ -136,7 +136,7 @@ def test_steps_without_an_encoded_image_are_trained_as_unseen(task: PolicyTask) 
 def test_the_bundle_acts_and_holds_nothing_that_is_only_trained_with(task: PolicyTask, tmp_path: Path) -> None:
     with torch.no_grad():
         log = task.validate([batch_of(task, [3, 4, 5])])
-    command = "wm train policy --data '/home/me/recordings'"
+    command = "wm train policy --data 'recordings'"
     task.export(tmp_path / "bundle", RunInfo(command, ["recordings"], ["Apache-2.0"], 0, 10, log))
     config, tensors = load_bundle(tmp_path / "bundle", "policy", PolicyModelConfig)
     assert config.model.state_tokens_sha256 == "abc" and config.model.joint_names == NAMES

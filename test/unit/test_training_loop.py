@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from wm_ros.errors import UserError
+from wm_ros.paths import bundle_path
 from wm_ros.training import loop
 from wm_ros.training.task import Task, TrainConfig
 
@@ -60,6 +61,17 @@ def test_it_learns_and_writes_a_bundle_and_a_curve(tmp_path, config):
     assert log[-1]["val_loss"] < 0.1 * log[0]["loss"]
     assert json.loads((bundle / "run.json").read_text()) == {"steps": 40, "licences": ["Apache-2.0 (simulated)"]}
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
+
+
+def test_a_bundle_says_how_it_was_trained_but_not_in_which_folders(tmp_path, config, monkeypatch):
+    told = []
+    monkeypatch.setattr(Line, "export", lambda self, out, run: told.append(run))
+    (tmp_path / "private").symlink_to(bundle_path("state-lite").parent.parent / "samples")
+    source = f"{tmp_path}/private/tabletop?weight=2"
+    loop.train("state", [source], tmp_path / "run", config_file=config, seed=3, precision="bf16-mixed")
+    options = "--steps 40 --seed 3 --precision bf16-mixed --config line.yaml"
+    assert told[0].command == f"wm train state --data 'tabletop?weight=2' {options}"
+    assert told[0].record().data == ["tabletop?weight=2"]
 
 
 def test_a_run_cut_off_and_resumed_has_the_curve_of_a_whole_one(tmp_path, config, monkeypatch):
