@@ -37,7 +37,7 @@ class ActionHeads:
 
 
 def _head(weights: dict[str, torch.Tensor]) -> ActionHead:
-    head = ActionHead(weights["input_scale"].shape[1], weights["net.0.bias"].shape[0])
+    head = ActionHead(weights["input_scale"].shape[1], weights["odd.0.bias"].shape[0], weights["rest.0.bias"].shape[0])
     head.load_state_dict(weights)
     return head.eval().requires_grad_(False)
 

@@ -17,39 +17,52 @@ from torch.nn import functional
 STEPS = (1, 2, 4, 8)
 METHODS = ("model", "pca", "pixels")
 JOINTS = 7
-HIDDEN, BATCH, DROPOUT = 192, 128, 0.2
+HIDDEN, REST, BATCH, DROPOUT = 192, 64, 128, 0.2
 POOLED = (6, 8)  # rows and columns of the mean-pooled image of the baseline `pixels`
 
 
 class ActionHead(nn.Module):
-    """Differences over k steps → changes of joints in radians; the standardisation travels with the weights."""
+    """Differences over k steps → changes of joints in radians; the standardisation travels with the weights.
+
+    Two networks add up: an odd one, for which a motion run backwards is the motion back, and a smaller one for what is
+    not odd (in this scene, whatever moves is likely to reach out).
+    """
 
     input_scale: torch.Tensor
     output_scale: torch.Tensor
 
-    def __init__(self, inputs: int, hidden: int = HIDDEN) -> None:
+    def __init__(self, inputs: int, hidden: int = HIDDEN, rest: int = REST) -> None:
         super().__init__()
         self.register_buffer("input_scale", torch.ones(len(STEPS), inputs))
         self.register_buffer("output_scale", torch.ones(len(STEPS), JOINTS))
         self.drop = nn.Dropout(DROPOUT)
-        self.net = nn.Sequential(
-            *(nn.Linear(inputs + len(STEPS), hidden), nn.GELU(), nn.Dropout(DROPOUT)),
-            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
-            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
-            nn.Linear(hidden, JOINTS),
-        )
+        self.odd, self.rest = _network(inputs, hidden), _network(inputs, rest)
 
     def forward(self, change: torch.Tensor, k: int) -> torch.Tensor:
         """(B, inputs) → (B, 7); k is one of `STEPS`."""
         return self.standardised(change, k) * self.output_scale[STEPS.index(k)]
 
     def standardised(self, change: torch.Tensor, k: int) -> torch.Tensor:
-        """The same in units of the spread of each joint's change. Odd: a motion run backwards is the motion back."""
+        """The same in units of the spread of each joint's change."""
         index = STEPS.index(k)
         told = functional.one_hot(torch.full((len(change),), index, device=change.device), len(STEPS))
         seen = self.drop(change / self.input_scale[index])
-        out: torch.Tensor = self.net(torch.cat([seen, told], 1)) - self.net(torch.cat([-seen, told], 1))
-        return out / 2
+        forth, back = torch.cat([seen, told], 1), torch.cat([-seen, told], 1)
+        out: torch.Tensor = (self.odd(forth) - self.odd(back)) / 2 + self.rest(forth)
+        return out
+
+
+def _network(inputs: int, hidden: int) -> nn.Sequential:
+    """Three hidden layers; says nothing until it is trained."""
+    last = nn.Linear(hidden, JOINTS)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        *(nn.Linear(inputs + len(STEPS), hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+        *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+        *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+        last,
+    )
 
 
 def pooled_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -94,9 +107,6 @@ def fit_head(pairs: Pairs, seed: int = 0, steps: int = 6000) -> ActionHead:
             change, joints = pairs[k]
             head.input_scale[index] = change.std(0).clamp_min(1e-6)
             head.output_scale[index] = joints.std(0).clamp_min(1e-6)
-        last = head.net[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):

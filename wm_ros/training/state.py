@@ -75,7 +75,7 @@ class StateTrainConfig(TrainConfig):
     shift_px: int = 1
     frozen_tokens: bool = False
     pca_images: int = 6000
-    action_images: int = 8000
+    action_images: int = 30000
     validation_fraction: float = 0.05
     validation_images: int = 128
     dinov2_folder: Path | None = None
