@@ -18,6 +18,7 @@ from wm_ros.state.config import FeatureConfig, StateModelConfig, paper_config
 from wm_ros.state.familiarity import Familiarity
 from wm_ros.state.features import make_features
 from wm_ros.state.features_dinov2 import Dinov2Features
+from wm_ros.state.kinds import Kinds
 from wm_ros.state.linear import LinearPath, hadamard
 from wm_ros.state.model import StateModel
 from wm_ros.state.motion import difference, interpolate, transfer
@@ -174,6 +175,17 @@ def test_small_vision_transformer_gives_one_feature_per_patch():
 
 
 # ------------------------------------------------------------------------------------------------ capability
+
+
+def test_kinds_of_recordings_are_told_apart_by_what_differs_not_by_the_nearest_centre():
+    torch.manual_seed(0)
+    narrow, wide = 0.1 * torch.randn(4000, 8), 3.0 * torch.randn(400, 8)
+    wide[:, 0] += 4.0  # on average elsewhere, but often not
+    wide[:, 2] = 2.0 + 0.1 * torch.randn(400)  # always
+    centres = torch.stack([narrow.mean(0), wide.mean(0)])
+    assert (torch.cdist(wide, centres).argmin(1) == 0).float().mean() > 0.1
+    kinds = Kinds.fit([narrow[:3000], wide[:300]])
+    assert (kinds(narrow[3000:]).argmax(1) == 0).all() and (kinds(wide[300:]).argmax(1) == 1).all()
 
 
 def test_first_image_has_no_motion_and_the_second_has_the_difference(state):

@@ -15,6 +15,7 @@ from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, ActionHead
 from wm_ros.state.baselines import load_baselines
+from wm_ros.state.kinds import Kinds
 from wm_ros.types import Frame, Joints
 
 FRAMES = 20
@@ -26,8 +27,9 @@ def bundle(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     tensors: dict[str, torch.Tensor] = {}
     inputs = {"model": 32, "pca": 32, "pixels": 144}
-    for kind, centre in enumerate((0.0, 1000.0)):
-        tensors[f"baseline.action.{kind}.centre"] = torch.full((32,), centre)
+    states = [centre + torch.randn(20, 32) for centre in (0.0, 1000.0)]
+    tensors |= {f"baseline.action.kinds.{name}": value for name, value in Kinds.fit(states).state_dict().items()}
+    for kind in (0, 1):
         for method in METHODS:
             head = ActionHead(inputs[method])
             tensors |= {f"baseline.action.{kind}.{method}.{n}": v for n, v in head.state_dict().items()}
@@ -119,7 +121,7 @@ def test_interpolation_is_compared_with_the_image_drawn_from_the_first_state(bun
     assert np.allclose(first, expected.numpy(), atol=1e-4)
 
 
-def test_heads_are_those_of_the_nearest_kind_of_recording(bundle):
+def test_heads_are_those_of_the_kind_of_recording(bundle):
     heads = ActionHeads(load_baselines(bundle).tensors)
     assert heads.kind(np.zeros((5, 2, 16), np.float32)) == 0
     assert heads.kind(np.full((5, 2, 16), 900.0, np.float32)) == 1

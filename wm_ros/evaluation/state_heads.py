@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from wm_ros.bundle import select
 from wm_ros.state.action import JOINTS, METHODS, ActionHead
+from wm_ros.state.kinds import Kinds
 
 Rows = NDArray[np.float64]
 
@@ -16,19 +17,19 @@ class ActionHeads:
     """The heads of a bundle, one set for each kind of recording; false where it has none (no joints in its data)."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.centres: list[torch.Tensor] = []
         self.heads: list[dict[str, ActionHead]] = []
-        while weights := select(tensors, f"baseline.action.{len(self.centres)}"):
-            self.centres.append(weights["centre"].float())
+        while weights := select(tensors, f"baseline.action.{len(self.heads)}"):
             self.heads.append({method: _head(select(weights, method)) for method in METHODS})
+        if self.heads:
+            self.kinds = Kinds(*tensors["baseline.action.kinds.weight"].shape)
+            self.kinds.load_state_dict(select(tensors, "baseline.action.kinds"))
 
     def __bool__(self) -> bool:
         return bool(self.heads)
 
     def kind(self, tokens: NDArray[np.float32]) -> int:
-        """Which kind of recording the states (N, T, D) of an episode are of: the one whose states lie nearest."""
-        mean = torch.from_numpy(tokens).flatten(1).mean(0)
-        return int(torch.stack([(mean - centre).norm() for centre in self.centres]).argmin())
+        """Which kind of recording the states (N, T, D) of an episode are of: the one they look most like."""
+        return int(self.kinds(torch.from_numpy(tokens).flatten(1)).mean(0).argmax())
 
     def predict(self, kind: int, method: str, k: int, change: torch.Tensor) -> Rows:
         """(N, inputs) differences → (N, 7) changes of joints, radians."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wm_ros.bundle import half_precision
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.state.action import METHODS, STEPS, fit_head, pooled_pixels, step_pairs
+from wm_ros.state.kinds import Kinds
 from wm_ros.state.pca import PrincipalComponents
 from wm_ros.training.image_cache import ImageCache
 
@@ -42,18 +43,20 @@ def action_heads(
         model: a state model; `model.encode` gives the states.
     """
     tensors: dict[str, torch.Tensor] = {}
-    kind, step_s = 0, model.config.step_s
+    states: list[torch.Tensor] = []
+    step_s = model.config.step_s
     for rows in sources:
         pairs = {k: step_pairs(cache.episode[rows], cache.stamp_s[rows], k * step_s) for k in STEPS}
         if any(len(first) < FEWEST_PAIRS for first, _ in pairs.values()):
             continue
         values = _values(cache, rows, model, pca)
         arm = torch.from_numpy(cache.arm_rad[rows]).float()
-        tensors[f"baseline.action.{kind}.centre"] = values["model"].mean(0).half()
         for method, own in values.items():
             head = fit_head({k: (own[g] - own[f], arm[g] - arm[f]) for k, (f, g) in pairs.items()}, seed)
-            tensors |= half_precision(f"baseline.action.{kind}.{method}", head)
-        kind += 1
+            tensors |= half_precision(f"baseline.action.{len(states)}.{method}", head)
+        states.append(values["model"])
+    if states:
+        tensors |= {f"baseline.action.kinds.{name}": value for name, value in Kinds.fit(states).state_dict().items()}
     return tensors
 
 
