@@ -5,9 +5,16 @@ from __future__ import annotations
 from wm_ros.future.config import FutureConfig
 from wm_ros.training.task import RunInfo
 
+READERS = {
+    "all_tokens": "a transformer",
+    "transformer": "a causal transformer over the past, read by one layer of attention,",
+    "gru": "a GRU over the past, read by one layer of attention,",
+    "s4d": "a diagonal state space model (S4D) over the past, read by one layer of attention,",
+    "selective": "a selective state space model (Mamba) over the past, read by one layer of attention,",
+}
 CARD = """# {name}: hands, joints and frames to come
 
-Stage I is a transformer over two states, the instruction and the past {history:.1f} s of wrists and joints; it
+Stage I is {reader} over two states, the instruction and the past {history:.1f} s of wrists and joints; it
 corrects a linear path (ridge) and gives both wrists and all joints over {horizon:.1f} s, with {modes} sampled modes of
 the wrists. Stage II paints the frames at {frames} s on that trajectory: causal cross-attention, then a Stable
 Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The frames shown are the conditional mean
@@ -35,6 +42,7 @@ def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, i
     rows = "\n".join(f"| {key} | {value:.2f} |" for key, value in sorted(run.log.items()))
     return CARD.format(
         name="future-lite" if name == "bundle" else name,
+        reader=READERS[config.trajectory.backbone],
         history=config.history_steps / config.rate_hz,
         horizon=config.horizon_steps / config.rate_hz,
         modes=config.trajectory.modes,
