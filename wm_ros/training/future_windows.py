@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from wm_ros.future.history import Batch
 from wm_ros.future.memory import MAX_STATE_GAP_S
 from wm_ros.nn.language import batch_ids
 from wm_ros.nn.preprocessing import to_tensor
-from wm_ros.training.aligned import Aligned, FramesToTokens, with_tokens
+from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 
 Item = dict[str, Tensor]
 
@@ -122,6 +123,28 @@ def gather(
         training=sides[0],
         validation=sides[1],
     )
+
+
+def recordings(
+    sources: Sequence[str],
+    config: FutureConfig,
+    stride: int,
+    cache: Path,
+    encoders: tuple[FramesToTokens, FramesToTokens],
+    key: str,
+    split: Callable[[int], tuple[list[int], list[int]]],
+) -> Recordings:
+    """Read sources, or their cache.
+
+    Args:
+        encoders: images → states, and → latents, cached by `key`.
+        split: the number of a source's episodes → those for training and those for validation.
+    """
+    size = {"width": config.image_width, "height": config.image_height}
+    aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
+    states = [encoded(each, stride, encoders[0], key) for each in aligned]
+    latents = [encoded(each, stride, encoders[1], key + " latents") for each in aligned]
+    return gather(aligned, states, latents, [split(len(each.episodes)) for each in aligned], stride)
 
 
 class FutureWindows(Dataset[Item]):
