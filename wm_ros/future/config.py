@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from wm_ros.bundle import StrictModel
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.nn.instruction import LanguageConfig
 from wm_ros.topics import FRAME_HORIZONS_S
 
 ReaderKind = Literal["all_tokens", "transformer", "gru", "s4d", "selective"]
@@ -85,6 +86,7 @@ class FutureConfig(StrictModel):
     trajectory: TrajectoryConfig = TrajectoryConfig()
     frames: FramesConfig = FramesConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    language: LanguageConfig = LanguageConfig()
     state_bundle: str = ""
     state_tokens_sha256: str = ""
     mean_episode_s: float = 6.0

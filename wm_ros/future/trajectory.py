@@ -17,7 +17,7 @@ from wm_ros.future.baselines import Ridge
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.reading import QUERIES, make_reader
-from wm_ros.nn.language import InstructionEncoder
+from wm_ros.nn.instruction import make_encoder
 
 WINNER_SHARE = 0.9  # of the loss of the sampled modes that the nearest one takes
 NEARNESS = 0.3  # distance, in spreads, over which a mode's claim to be the right one falls to 1/e
@@ -83,7 +83,7 @@ class TrajectoryModel(nn.Module):
             nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
         )
         self.state_in = nn.Linear(config.state_width, width)
-        self.text_in = InstructionEncoder(width, drop=0.1)
+        self.text_in = make_encoder(config.language, width, drop=0.1)
         # Places: previous state, current state, motion between them, instruction, history, queries.
         self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
         self.query = nn.Parameter(torch.randn(QUERIES, width) * 0.02)

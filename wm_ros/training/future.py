@@ -28,6 +28,7 @@ from wm_ros.future.model import FutureModel
 from wm_ros.future.trajectory import drop_modalities, trajectory_loss
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
+from wm_ros.nn.instruction import noted
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
@@ -83,6 +84,7 @@ class FutureTask(Task):
                 "state_tokens": bundle.model.tokens,
                 "state_width": bundle.model.token_width,
                 "autoencoder": bundle.model.autoencoder,
+                "language": noted(self.config.model.language),
             }
         )
         stride = self.config.stride

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wm_ros.future.config import FutureConfig
+from wm_ros.nn.instruction import described
 from wm_ros.training.task import RunInfo
 
 READERS = {
@@ -22,6 +23,7 @@ Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The
 
 Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
 positions of {joints} joints by name, the image, the instruction (may be absent). No commands are used.
+Instructions are read by {language}.
 
 Training: {command}
 Data: {sources}. Licence of the data: {licences}. {episodes} episodes, {windows} windows; {held_out} episodes held out.
@@ -47,6 +49,7 @@ def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, i
         horizon=config.horizon_steps / config.rate_hz,
         modes=config.trajectory.modes,
         frames=", ".join(f"{h:g}" for h in config.frame_horizons_s),
+        language=described(config.language),
         state=config.state_bundle,
         sha=config.state_tokens_sha256,
         joints=len(config.joint_names),

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.memory import MAX_STATE_GAP_S
+from wm_ros.nn.instruction import Words, open_words
 from wm_ros.nn.language import batch_ids
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
@@ -36,7 +37,7 @@ class Recordings:
 
     Attributes:
         body: (N, V) float32. states: (N, T, D) float32. latents: (N, C, h, w) float16.
-        text: (N,) index into `words` (M, 2, L). first, last: (N,) bounds of the episode of each step.
+        text: (N,) index into `words` (M, …). first, last: (N,) bounds of the episode of each step.
         frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 2) source and row.
         stride: states and latents are there at every stride-th step of an episode, zero elsewhere.
         training, validation: numbers of the first steps of the episodes of each side.
@@ -84,6 +85,7 @@ def gather(
     latents: Sequence[NDArray[np.float32]],
     split: Sequence[tuple[list[int], list[int]]],
     stride: int = 1,
+    words: Words = batch_ids,
 ) -> Recordings:
     """Join sources.
 
@@ -114,7 +116,7 @@ def gather(
         states=torch.from_numpy(np.concatenate(states)),
         latents=torch.cat([torch.from_numpy(each.astype(np.float16)) for each in latents]),
         text=torch.from_numpy(np.concatenate(text)),
-        words=batch_ids(texts),
+        words=words(texts),
         first=torch.from_numpy(np.concatenate(first)),
         last=torch.from_numpy(np.concatenate(last)),
         frames=[source["frames"] for source in sources],
@@ -144,7 +146,8 @@ def recordings(
     aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
     states = [encoded(each, stride, encoders[0], key) for each in aligned]
     latents = [encoded(each, stride, encoders[1], key + " latents") for each in aligned]
-    return gather(aligned, states, latents, [split(len(each.episodes)) for each in aligned], stride)
+    splits = [split(len(each.episodes)) for each in aligned]
+    return gather(aligned, states, latents, splits, stride, open_words(config.language))
 
 
 class FutureWindows(Dataset[Item]):
