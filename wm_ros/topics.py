@@ -45,6 +45,7 @@ JOINT_STATES = Topic("joint_states", "sensor_msgs/msg/JointState", "sensor", sam
 JOINT_COMMANDS = Topic("joint_commands", "sensor_msgs/msg/JointState", "reliable", sample=types.JointCommand)
 INSTRUCTION = Topic("instruction", "std_msgs/msg/String", "latched", sample=types.Instruction)
 BOXES = Topic("boxes", "visualization_msgs/msg/MarkerArray", "reliable", sample=types.Boxes)
+QUERY = Topic("future/query", "trajectory_msgs/msg/JointTrajectory", sample=types.MotionQuery)
 HANDS = tuple(Topic(f"hand_{s}", "nav_msgs/msg/Path", "reliable", sample=types.HandTrajectory) for s in SIDES)
 
 # What the nodes say.
@@ -61,7 +62,7 @@ def millis(horizon_s: float) -> int:
 INPUTS: dict[str, tuple[Topic, ...]] = {
     "lidar_encoder": (POINTS, ODOM),
     "state_tokenizer": (IMAGE, IMAGE_COMPRESSED),
-    "future_predictor": (IMAGE, IMAGE_COMPRESSED, STATE_TOKENS, JOINT_STATES, INSTRUCTION),
+    "future_predictor": (IMAGE, IMAGE_COMPRESSED, STATE_TOKENS, JOINT_STATES, INSTRUCTION, QUERY),
     "policy": (STATE_TOKENS, BEV_TOKENS, JOINT_STATES, INSTRUCTION),
 }
 
@@ -84,6 +85,7 @@ OUTPUTS: dict[str, tuple[Topic, ...]] = {
         *(Topic(f"future/image/t_{millis(h)}", "sensor_msgs/msg/Image", lazy=True) for h in FRAME_HORIZONS_S),
         Topic("future/strip", "sensor_msgs/msg/Image", lazy=True),
         Topic("future/samples", "visualization_msgs/msg/MarkerArray", lazy=True),
+        Topic("future/answer", "sensor_msgs/msg/Image"),
     ),
     "policy": (Topic("action_chunk", "trajectory_msgs/msg/JointTrajectory"),),
     "monitor": (Topic("monitor/surprise", "std_msgs/msg/Float64MultiArray"),),

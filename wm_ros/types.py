@@ -188,6 +188,14 @@ class ActionChunk(JointForecast):
     """Joint commands to come: what the policy asks for. Same fields as `JointForecast`."""
 
 
+@dataclass(frozen=True)
+class MotionQuery(JointForecast):
+    """A motion that somebody asks about: what would the camera see if the joints moved so? Offsets count from now.
+
+    Same fields as `JointForecast`; joints that it does not name stay where they are.
+    """
+
+
 # ----------------------------------------------------------------------------- predictions, one per capability
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from wm_ros import messages, topics
 from wm_ros.data.simulator import drive_samples, tabletop_samples
 from wm_ros.nodes.future_predictor import FuturePredictor
@@ -9,7 +11,7 @@ from wm_ros.nodes.lidar_encoder import LidarEncoder
 from wm_ros.nodes.monitor import Monitor
 from wm_ros.nodes.policy import Policy
 from wm_ros.nodes.state_tokenizer import StateTokenizer
-from wm_ros.types import ActionChunk, Boxes, Frame, HandTrajectory, JointForecast, Sweep
+from wm_ros.types import ActionChunk, Boxes, Frame, HandTrajectory, JointForecast, MotionQuery, Sweep
 
 NODES = (LidarEncoder, StateTokenizer, FuturePredictor, Policy, Monitor)
 
@@ -33,7 +35,7 @@ def test_every_topic_of_every_node_speaks_and_carries_the_stamp_of_what_it_saw(b
     for name, inputs in (
         ("lidar_encoder", ("points", "odom")),
         ("state_tokenizer", ("image",)),
-        ("future_predictor", ("image", "joint_states", "instruction")),
+        ("future_predictor", ("image", "joint_states", "instruction", "future/query")),
         ("policy", ("joint_states", "instruction")),
         ("monitor", ("points", "odom", "image", "joint_states", "joint_commands")),
     ):
@@ -42,13 +44,22 @@ def test_every_topic_of_every_node_speaks_and_carries_the_stamp_of_what_it_saw(b
     image_stamps = feed(bench, tabletop_samples(7, 1.2), Frame, "action_chunk")
     bench.until(lambda: bench.heard["future/strip"], "frames to come", 20.0)
     bench.until(lambda: bench.heard["monitor/surprise"], "the first error", 20.0)
+    bench.publish(MotionQuery(0, "", ("kRightElbow",), np.array([1.0]), np.array([[0.3]], np.float32)))
+    bench.until(lambda: bench.heard["future/answer"], "the answer to a question", 20.0)
     model = nodes["lidar_encoder"].capability.model
     silent = [] if model.detector is not None else ["bev/detections"]  # a bundle may lack the head
     assert [name for name in outputs if not bench.heard[name]] == silent
 
     for name in ("bev/tokens", "bev/embedding", "bev/view", "bev/occupancy/t_1000"):
         assert {stamp(bench, name, cdr) for cdr in bench.heard[name]} <= set(cloud_stamps), name
-    for name in ("state/tokens", "state/motion", "state/reconstruction", "future/strip", "future/hand_right"):
+    for name in (
+        "state/tokens",
+        "state/motion",
+        "state/reconstruction",
+        "future/strip",
+        "future/answer",
+        "future/hand_right",
+    ):
         assert {stamp(bench, name, cdr) for cdr in bench.heard[name]} <= set(image_stamps), name
     assert {t.stamp_ns for t in bench.decoded("action_chunk", ActionChunk)} <= set(image_stamps)
     assert {t.stamp_ns for t in bench.decoded("future/joints", JointForecast)} <= set(image_stamps)

@@ -6,10 +6,12 @@ import torch
 
 from wm_ros.future import FutureCapability
 from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
+from wm_ros.future.history import body_of
+from wm_ros.future.memory import RefusedError
 from wm_ros.future.model import FutureModel
 from wm_ros.kinematics import G1_JOINTS, arm_for
 from wm_ros.nn.autoencoder import AutoencoderConfig
-from wm_ros.types import Frame, HandTrajectory, Instruction, JointCommand, Joints, StateTokens
+from wm_ros.types import Frame, HandTrajectory, Instruction, JointCommand, Joints, MotionQuery, StateTokens
 
 CONFIG = FutureConfig(
     state_width=16,
@@ -213,3 +215,49 @@ def test_history_follows_header_stamps_not_arrival(model):
     for each in (fast, slow):
         each.step(tokens(20))
     assert np.allclose(fast.moment.window.body, slow.moment.window.body, atol=1e-4)
+
+
+def query(names: tuple[str, ...], offsets_s: list[float], values: list[list[float]]) -> MotionQuery:
+    return MotionQuery(0, "", names, np.array(offsets_s), np.array(values, np.float32).reshape(-1, len(names)))
+
+
+def test_a_question_about_the_foreseen_motion_is_answered_by_the_foreseen_frames(capability):
+    """Asked for the joints that it forecasts itself, it paints on the wrists that those joints give."""
+    prediction = feed(capability, 5)
+    joints = prediction.joints
+    body = body_of(G1_JOINTS, G1_JOINTS, joints.position_rad.astype(np.float64))
+    expected = capability.paint(capability.moment, torch.from_numpy(body.astype(np.float32))[None])
+    frames = capability.answer(MotionQuery(0, "", joints.names, joints.offsets_s, joints.position_rad))
+    assert (frames.stamp_ns, frames.frame_id) == (stamp(4), "camera") and frames.rgb.shape == (3, 32, 64, 3)
+    assert np.abs(frames.rgb.astype(int) - expected).max() <= 1  # knots pass through float seconds
+
+
+def test_other_motions_are_answered_by_other_frames_and_the_rest_of_the_body_stays(capability):
+    feed(capability, 5)
+    elbow, asked = ("kRightElbow",), []
+    for angle in (0.0, 1.0):
+        asked.append(capability.answer(query(elbow, [0.5, 1.0], [[angle], [angle]])).rgb)
+    assert not np.array_equal(*asked)
+    now = capability.moment.window.body[-1, 6:]
+    others = tuple(name for name in G1_JOINTS if name != elbow[0])
+    still = [now[G1_JOINTS.index(name)] for name in others]
+    both = capability.answer(query((*elbow, *others), [0.5, 1.0], [[1.0, *still]] * 2)).rgb
+    assert np.abs(both.astype(int) - asked[1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        (query(("gripper",), [1.0], [[0.1]]), "moves none of the model's joints"),
+        (query(("kRightElbow",), [], []), "moves none of the model's joints"),
+    ],
+)
+def test_a_question_that_moves_nothing_is_refused(capability, asked, said):
+    feed(capability, 3)
+    with pytest.raises(RefusedError, match=said):
+        capability.answer(asked)
+
+
+def test_before_the_first_prediction_no_question_is_answered(capability):
+    with pytest.raises(RefusedError, match="nothing to start from"):
+        capability.answer(query(("kRightElbow",), [1.0], [[0.1]]))

@@ -14,7 +14,7 @@ from wm_ros.capability import Capability
 from wm_ros.future import model as bundles
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
-from wm_ros.future.history import Batch, Window, collate, future_offsets_s
+from wm_ros.future.history import Batch, Window, body_of, collate, future_offsets_s
 from wm_ros.future.memory import Memory, RefusedError
 from wm_ros.future.trajectory import Forecast
 from wm_ros.nn.instruction import open_words
@@ -30,6 +30,7 @@ from wm_ros.types import (
     JointCommand,
     JointForecast,
     Joints,
+    MotionQuery,
     Prediction,
     Sample,
     StateTokens,
@@ -141,6 +142,33 @@ class FutureCapability(Capability):
         image = to_tensor(rgb)[None].to(self.device)
         scene = Scene.of(moment.batch, self.model.autoencoder.encode(image))
         return to_uint8(self.model.paint(image, scene, trajectory)[0])
+
+    def answer(self, query: MotionQuery) -> FutureFrames:
+        """The frames that the camera would see if the joints moved as `query` says, from the newest prediction on.
+
+        Between the knots the motion is straight, from the present posture to the first one too; the last one is held.
+
+        Raises:
+            RefusedError: nothing has been predicted yet, an image or joints are lacking, or the query names none of the
+                model's joints.
+        """
+        config, moment = self.config, self.moment
+        if moment is None or moment.frame is None or not moment.window.known.joints:
+            raise RefusedError("no prediction with an image and joints yet, so nothing to start from")
+        ours, theirs = self.memory.match(query.names)
+        if not ours or not len(query.offsets_s):
+            raise RefusedError(f"the query moves none of the model's joints, e.g. '{config.joint_names[0]}'")
+        offsets_s = future_offsets_s(config.horizon_steps, config.rate_hz)
+        now = moment.window.body[-1, 6:].astype(np.float64)
+        asked = np.repeat(now[None], len(offsets_s), axis=0)
+        knots_s = np.concatenate([[min(0.0, float(query.offsets_s[0]) - 1e-3)], query.offsets_s])
+        for column, joint in zip(ours, theirs, strict=True):
+            course = np.concatenate([[now[column]], query.position_rad[:, joint]])
+            asked[:, column] = np.interp(offsets_s, knots_s, course)
+        body = body_of(config.joint_names, config.joint_names, asked)
+        trajectory = torch.from_numpy(body.astype(np.float32))[None].to(self.device)
+        rgb = self.paint(moment, trajectory)
+        return FutureFrames(moment.frame.stamp_ns, moment.frame.frame_id, config.frame_horizons_s, rgb)
 
     def _prediction(
         self, sample: StateTokens, window: Window, forecast: Forecast, body: Float, frames: FutureFrames | None

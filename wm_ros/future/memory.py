@@ -47,7 +47,7 @@ class Memory:
         """Joints of one message; what other messages said of other joints is carried on."""
         if not np.isfinite(sample.position_rad).all() or len(sample.position_rad) != len(sample.names):
             raise RefusedError("joint_states hold a value that is not a finite number, or more names than values")
-        ours, theirs = self._match(sample.names)
+        ours, theirs = self.match(sample.names)
         if not ours:
             raise RefusedError(f"joint_states have none of the model's joints, e.g. '{self.config.joint_names[0]}'")
         row = self._rows[-1][1].copy() if self._rows else np.full(len(self.config.joint_names), np.nan)
@@ -160,7 +160,7 @@ class Memory:
         lacking = [n for n, v in zip(self.config.joint_names, self._rows[-1][1], strict=True) if np.isnan(v)]
         return f"joint_states lack '{lacking[0]}' and {len(lacking) - 1} more, so where the hands are is not known"
 
-    def _match(self, names: Sequence[str]) -> tuple[list[int], list[int]]:
+    def match(self, names: Sequence[str]) -> tuple[list[int], list[int]]:
         """Columns of the model and of a message that are the same joint; an arm may be spelled as in its URDF."""
         key = tuple(names)
         if key not in self._columns:

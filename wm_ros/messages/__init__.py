@@ -31,6 +31,7 @@ from wm_ros.topics import (
     JOINT_STATES,
     ODOM,
     POINTS,
+    QUERY,
     SIDES,
     STATE_TOKENS,
     Topic,
@@ -48,6 +49,7 @@ from wm_ros.types import (
     JointCommand,
     JointForecast,
     Joints,
+    MotionQuery,
     OccupancyForecast,
     Sample,
     StateTokens,
@@ -94,6 +96,7 @@ _DECODERS: dict[str, dict[type[Sample], _Decoder]] = {
     motion.JOINT_TRAJECTORY: {
         JointForecast: lambda cdr, ns, topic: motion.decode_joint_trajectory(cdr, JointForecast, ns),
         ActionChunk: lambda cdr, ns, topic: motion.decode_joint_trajectory(cdr, ActionChunk, ns),
+        MotionQuery: lambda cdr, ns, topic: motion.decode_joint_trajectory(cdr, MotionQuery, ns),
     },
     grids.TYPE: {OccupancyForecast: lambda cdr, ns, topic: grids.decode_grid(cdr, topic_horizon(topic), ns)},
 }
@@ -112,7 +115,8 @@ def decode(
         type_name: e.g. "sensor_msgs/msg/Image". cdr: the bytes as recorded or received.
         stamp_ns: time of receipt, the stamp of messages without a header or with a zero one.
         sample: which sample is wanted where a type may mean several (Image: Frame, StateTokens, BevTokens or
-            FutureFrames; JointState: Joints or JointCommand; JointTrajectory: JointForecast or ActionChunk).
+            FutureFrames; JointState: Joints or JointCommand; JointTrajectory: JointForecast, ActionChunk or
+            MotionQuery).
         topic: its name says which hand a Path is of (`…/hand_<side>`) and the horizon of a grid (`…/t_<ms>`).
 
     Raises:
@@ -136,6 +140,7 @@ _ENCODERS: dict[type[Sample], tuple[Topic, Callable[..., bytes]]] = {
     Instruction: (INSTRUCTION, motion.encode_instruction),
     Boxes: (BOXES, markers.encode_boxes),
     StateTokens: (STATE_TOKENS, lambda s: images.encode_tokens(s.stamp_ns, s.frame_id, s.tokens)),
+    MotionQuery: (QUERY, motion.encode_joint_trajectory),
     BevTokens: (BEV_TOKENS, lambda s: images.encode_tokens(s.stamp_ns, s.frame_id, s.tokens)),
 }
 

@@ -10,7 +10,7 @@ from wm_ros.messages import grids, images, markers, motion
 from wm_ros.messages.cdr import require_finite
 from wm_ros.messages.pictures import components_rgb, side_by_side
 from wm_ros.topics import OUTPUTS, Topic, millis
-from wm_ros.types import FuturePrediction, LidarPrediction, PolicyPrediction, Prediction, StatePrediction
+from wm_ros.types import FutureFrames, FuturePrediction, LidarPrediction, PolicyPrediction, Prediction, StatePrediction
 
 _TOPICS = {topic.name: topic for outputs in OUTPUTS.values() for topic in outputs}
 
@@ -89,10 +89,15 @@ def _future(prediction: FuturePrediction) -> Iterator[Part]:
         yield (
             "future/strip",
             images.TYPE,
-            lambda: images.encode_rgb(frames.stamp_ns, frames.frame_id, side_by_side(frames.rgb)),
+            lambda: encode_strip(frames),
         )
     if np.size(prediction.samples):
         yield "future/samples", markers.TYPE, lambda: markers.encode_fan(prediction)
+
+
+def encode_strip(frames: FutureFrames) -> bytes:
+    """Frames to come side by side, as one image."""
+    return images.encode_rgb(frames.stamp_ns, frames.frame_id, side_by_side(frames.rgb))
 
 
 def _policy(prediction: PolicyPrediction) -> Iterator[Part]:
