@@ -9,7 +9,7 @@ from wm_ros import topics
 
 WIDTH, ROW, TOP = 1000, 19, 46
 SENSOR_X, NODE_X, OUT_X = 20, 400, 760
-SENSORS = (topics.POINTS, topics.ODOM, topics.IMAGE, topics.JOINT_STATES, topics.INSTRUCTION)
+SENSORS = (topics.POINTS, topics.ODOM, topics.IMAGE, topics.JOINT_STATES, topics.INSTRUCTION, topics.QUERY)
 COLOURS = {
     "lidar_encoder": "#2f6f9f",
     "state_tokenizer": "#2d7d5a",
