@@ -2,7 +2,7 @@
 
 Only images are needed. Where they follow each other, the decode of the mean of two states is held to the image between
 them, and the change of state to the change of the image. Where a recording also has joints, the heads of `action_r2`
-are fitted on it at the end.
+are fitted on it at the end, held-out episodes included: nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class StateTask(Task):
         if self.model.linear is None:
             tensors |= half_precision("baseline.pca", self.pca)
         tensors |= self._familiarity().tensors()
-        rows = dense_rows(self.cache, self.train_rows, self.config.model.step_s, self.config.action_images, run.seed)
+        rows = dense_rows(self.cache, self.config.model.step_s, self.config.action_images, run.seed)
         tensors |= action_heads(self.cache, rows, self.model, self.pca, run.seed)
         config = BundleConfig[StateModelConfig](
             capability="state",

@@ -1,4 +1,4 @@
-"""The heads of `action_r2` that travel with a state bundle, fitted on the training episodes whose joints are known."""
+"""The heads of `action_r2` that travel with a state bundle, fitted on the episodes whose joints are known."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FEWEST_PAIRS = 100  # of a source, for each k, below which it gets no heads
 Rows = NDArray[np.int64]
 
 
-def dense_rows(cache: ImageCache, rows: Rows, step_s: float, most: int, seed: int) -> list[Rows]:
+def dense_rows(cache: ImageCache, step_s: float, most: int, seed: int) -> list[Rows]:
     """Of each source, images of whole episodes with the arm's joints, `step_s` seconds apart, at most `most`."""
     rng = np.random.default_rng(seed)
-    rows = rows[np.isfinite(cache.arm_rad[rows]).all(1)]
+    rows = np.flatnonzero(np.isfinite(cache.arm_rad).all(1))
     first, _ = step_pairs(cache.episode[rows], cache.stamp_s[rows], step_s)
     dense = rows[first]
     chosen = []

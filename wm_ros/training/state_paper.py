@@ -82,7 +82,6 @@ class PaperTask(Task):
         if held_out.all():
             raise UserError(f"one episode in {', '.join(sources)} is not enough: one is held out, give at least two")
         train, rest = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self.train_rows = train
         if config.pca_images:
             self.pca = PrincipalComponents(config.model.tokens * config.model.token_width, *size)
             if min(len(train), config.pca_images) <= len(self.pca.basis):
@@ -133,7 +132,7 @@ class PaperTask(Task):
         if self.pca is not None:
             tensors |= half_precision("baseline.pca", self.pca)
             size, most = self.config.model, self.config.action_images
-            rows = dense_rows(self.cache, self.train_rows, size.step_s, most, run.seed)
+            rows = dense_rows(self.cache, size.step_s, most, run.seed)
             tensors |= action_heads(self.cache, rows, self.model, self.pca, run.seed)
         kind = self.config.model.features.kind
         config = BundleConfig[StateModelConfig](
