@@ -24,12 +24,13 @@ class TrajectoryConfig(StrictModel):
 
 
 class FramesConfig(StrictModel):
-    """Stage II: causal cross-attention, then a diffusion transformer over the change of the frame's latent."""
+    """Stage II: causal cross-attention, then a diffusion U-Net over the change of the frame's latent."""
 
     width: int = 128
-    layers: int = 4
+    channels: tuple[int, ...] = Field(default=(64, 128, 160), description="of the U-Net, each at half the size before")
+    layers: int = 1
     heads: int = 4
-    patch: int = Field(default=2, description="latent cells per token edge")
+    lift: int = Field(default=8, description="channels of the map that the condition is lifted to")
     fusion_layers: int = 2
     frame_tokens: int = Field(default=4, description="latent cells per context token edge")
     estimate: Literal["mean", "sample"] = Field(
