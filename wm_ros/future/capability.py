@@ -17,6 +17,7 @@ from wm_ros.future.frames import Scene
 from wm_ros.future.history import Batch, Window, collate, future_offsets_s
 from wm_ros.future.memory import Memory, RefusedError
 from wm_ros.future.trajectory import Forecast
+from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import resize_area, to_tensor, to_uint8
 from wm_ros.topics import SIDES
 from wm_ros.types import (
@@ -63,6 +64,7 @@ class FutureCapability(Capability):
         self.model, self.device = model.to(device), torch.device(device)
         self.config: FutureConfig = model.config
         self.state_tokens_sha256 = model.config.state_tokens_sha256
+        self.words = open_words(model.config.language)
         self.memory = Memory(model.config)
         self.moment: Moment | None = None
         self._newest: dict[str, int] = {}
@@ -105,7 +107,7 @@ class FutureCapability(Capability):
         # History on the model's grid.
         self.memory.take_state(sample)
         window = self.memory.window()
-        batch = Batch(*(part.to(self.device) for part in collate([window])))
+        batch = Batch(*(part.to(self.device) for part in collate([window], self.words)))
         start = self._took("window", start)
         # Stage I: how hands and joints go on.
         forecast: Forecast = self.model.trajectory(batch)

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wm_ros.bundle import StrictModel
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.nn.instruction import LanguageConfig
 from wm_ros.topics import FRAME_HORIZONS_S
+
+ReaderKind = Literal["all_tokens", "transformer", "gru", "s4d", "selective"]
 
 
 class TrajectoryConfig(StrictModel):
-    """Stage I: a small transformer over states, instruction and the past of joints and hands."""
+    """Stage I: a small network over states, instruction and the past of joints and hands.
 
+    Attributes:
+        backbone: `all_tokens` is one transformer over everything; the others read the past with a causal sequence model
+            of that kind and the rest with one layer of attention (see `wm_ros.future.reading`).
+        layers: of all together. heads: of attention.
+    """
+
+    backbone: ReaderKind = "all_tokens"
     width: int = 96
-    layers: int = 3
+    layers: int = Field(default=3, ge=1)
     heads: int = 4
     dropout: float = 0.1
     modes: int = Field(default=6, ge=2, description="sampled trajectories, the central one included")
     ridge_states: int = Field(default=8, ge=2, description="states that the linear path sees")
+
+    @model_validator(mode="after")
+    def _past_and_reading(self) -> TrajectoryConfig:
+        if self.backbone != "all_tokens" and self.layers < 2:
+            raise ValueError(f"layers = {self.layers}: {self.backbone} needs one for the past and one for the reading")
+        return self
 
 
 class FramesConfig(StrictModel):
@@ -71,6 +87,7 @@ class FutureConfig(StrictModel):
     trajectory: TrajectoryConfig = TrajectoryConfig()
     frames: FramesConfig = FramesConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    language: LanguageConfig = LanguageConfig()
     state_bundle: str = ""
     state_tokens_sha256: str = ""
     mean_episode_s: float = 6.0

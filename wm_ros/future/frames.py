@@ -22,7 +22,7 @@ from wm_ros.future.fusion import ALWAYS, Fusion, causal_mask, entry
 from wm_ros.future.history import Batch
 from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
-from wm_ros.nn.language import InstructionEncoder
+from wm_ros.nn.instruction import make_encoder
 
 NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
 
@@ -59,7 +59,7 @@ class FrameModel(nn.Module):
         self.action_place = nn.Parameter(torch.randn(config.frame_steps[-1], width) * 0.02)
         self.state_in = nn.Linear(config.state_width, width)
         self.no_previous = nn.Parameter(torch.randn(width) * 0.02)
-        self.text_in = InstructionEncoder(width, drop=0.1)
+        self.text_in = make_encoder(config.language, width, drop=0.1)
         cell = sizes.frame_tokens
         self.frame_in = nn.Conv2d(channels, width, cell, stride=cell)
         grid = (config.image_height // 8 // cell) * (config.image_width // 8 // cell)

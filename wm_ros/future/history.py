@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.kinematics import arm_for
-from wm_ros.nn.language import batch_ids
+from wm_ros.nn.instruction import Words
 from wm_ros.topics import SIDES
 from wm_ros.types import Float
 
@@ -44,7 +44,7 @@ class Window(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows as tensors: body (B, H, V), states (B, 2, T, D), words (B, 2, N) int64, known (B, 4) bool."""
+    """Windows as tensors: body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 4) bool."""
 
     body: Tensor
     states: Tensor
@@ -52,12 +52,12 @@ class Batch(NamedTuple):
     known: Tensor
 
 
-def collate(windows: Sequence[Window]) -> Batch:
-    """Stack windows into tensors."""
+def collate(windows: Sequence[Window], words: Words) -> Batch:
+    """Stack windows into tensors; `words` as the model's `language` has it (`wm_ros.nn.instruction.open_words`)."""
     return Batch(
         torch.from_numpy(np.stack([w.body for w in windows])),
         torch.from_numpy(np.stack([w.states for w in windows])),
-        batch_ids([w.text for w in windows]),
+        words([w.text for w in windows]),
         torch.tensor([list(w.known) for w in windows]),
     )
 

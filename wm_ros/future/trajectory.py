@@ -1,8 +1,9 @@
 """Stage I, consecutive state modelling: from two states, the instruction and the past, how hands and joints go on.
 
 The paper (section 3, "CoSMo") predicts from the previous and the current state, a text prompt and past actions, each
-embedded (actions by a three-layer MLP) and read by one sequence model. Here a small transformer reads them. It adds a
-correction to a linear path (`Ridge`), so that an untrained network is already a fair predictor.
+embedded (actions by a three-layer MLP) and read by one sequence model. Here a small transformer reads them, or another
+sequence model (`wm_ros.future.reading`). It adds a correction to a linear path (`Ridge`), so that an untrained network
+is already a fair predictor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from wm_ros.future.baselines import Ridge
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
-from wm_ros.nn.language import InstructionEncoder
+from wm_ros.future.reading import QUERIES, make_reader
+from wm_ros.nn.instruction import make_encoder
 
 WINNER_SHARE = 0.9  # of the loss of the sampled modes that the nearest one takes
 NEARNESS = 0.3  # distance, in spreads, over which a mode's claim to be the right one falls to 1/e
@@ -81,15 +83,12 @@ class TrajectoryModel(nn.Module):
             nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
         )
         self.state_in = nn.Linear(config.state_width, width)
-        self.text_in = InstructionEncoder(width, drop=0.1)
+        self.text_in = make_encoder(config.language, width, drop=0.1)
         # Places: previous state, current state, motion between them, instruction, history, queries.
         self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
-        self.query = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.query = nn.Parameter(torch.randn(QUERIES, width) * 0.02)
         self.missing = nn.Parameter(torch.randn(4, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, sizes.heads, 4 * width, sizes.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, sizes.layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = make_reader(sizes, config.history_steps)
         steps, modes = config.horizon_steps, sizes.modes
         self.body_out = nn.Linear(2 * width, steps * values)
         self.modes_out = nn.Linear(width, (modes - 1) * steps * 6)
@@ -104,7 +103,7 @@ class TrajectoryModel(nn.Module):
 
     def forward(self, batch: Batch) -> Forecast:
         tokens, body = self.embed(batch)
-        context = self.blocks(tokens)[:, -3:]
+        context = self.blocks(tokens)[:, -QUERIES:]
         scale = self.norm.step_std
         count, steps = len(tokens), self.config.horizon_steps
         correction = self.body_out(context[:, :2].flatten(1)).view(count, steps, -1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.capability import Capability
-from wm_ros.nn.language import instruction_ids
+from wm_ros.nn.instruction import open_words
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
 from wm_ros.policy.history import History, grid_ns
@@ -49,7 +49,8 @@ class Policy(Capability):
         self._joints = History(config.joint_history * period_s + 1.0)
         self._states = History((max(config.token_history) + 1) * period_s + 1.0)
         self._bev = History(0.0)
-        self._text = instruction_ids("")
+        self._words = open_words(config.language)
+        self._text = self._words([""])[0]
         self._columns: dict[tuple[str, ...], NDArray[np.int64]] = {}
         self._refused = ""
 
@@ -64,7 +65,7 @@ class Policy(Capability):
     def reset(self) -> None:
         """Forget everything, the instruction too."""
         self._forget()
-        self._text = instruction_ids("")
+        self._text = self._words([""])[0]
         self._refused = self.withheld = ""
 
     def warm_up(self) -> None:
@@ -82,7 +83,7 @@ class Policy(Capability):
         if isinstance(sample, Joints):
             self._take_joints(sample)
         elif isinstance(sample, Instruction):
-            self._text = instruction_ids(sample.text)
+            self._text = self._words([sample.text])[0]
         elif isinstance(sample, BevTokens):
             self._take_bev(sample)
         elif isinstance(sample, StateTokens):

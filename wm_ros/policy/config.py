@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from wm_ros.bundle import StrictModel
+from wm_ros.nn.instruction import LanguageConfig
 
 
 class TransformerConfig(StrictModel):
@@ -43,4 +44,5 @@ class PolicyModelConfig(StrictModel):
     bev_width: int = Field(default=0, ge=0)
     state_tokens_sha256: str = ""
     transformer: TransformerConfig = TransformerConfig()
+    language: LanguageConfig = LanguageConfig()
     stale_s: float = Field(default=0.5, gt=0)

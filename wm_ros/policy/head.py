@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wm_ros.nn.language import InstructionEncoder
+from wm_ros.nn.instruction import make_encoder
 from wm_ros.policy.config import PolicyModelConfig
 
 KINDS = ("task", "joints", "state", "bev")
@@ -27,7 +27,7 @@ class Observation(NamedTuple):
     Attributes:
         joints: (B, H, J) rad. joints_pad: (B, H) bool, True where nothing was measured yet.
         state: (B, S, N, D) state tokens as they come. state_pad: (B, S) bool, True where there is none.
-        text: (B, 2, NGRAMS) ids of the instruction.
+        text: (B, …) the instruction, as `wm_ros.nn.instruction.Words` gives it.
         bev: (B, T, C) or None. bev_pad: (B,) bool, True where there is none, or None.
     """
 
@@ -84,7 +84,7 @@ class ContextEncoder(nn.Module):
         sizes = config.transformer
         width, joints = sizes.width, len(config.joint_names)
         self.norm = Normalisation(config)
-        self.task = InstructionEncoder(width)
+        self.task = make_encoder(config.language, width)
         self.joints = nn.Linear(2 * joints, width)
         self.state = nn.Linear(config.state_width, width)
         self.bev = nn.Linear(config.bev_width, width) if config.bev_width else None

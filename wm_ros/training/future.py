@@ -28,14 +28,15 @@ from wm_ros.future.model import FutureModel
 from wm_ros.future.trajectory import drop_modalities, trajectory_loss
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
+from wm_ros.nn.instruction import noted
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.model import StateModel
 from wm_ros.training.future_card import write_card
-from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, encoded, gather
+from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
 from wm_ros.training.task import RunInfo, Task, TrainConfig
-from wm_ros.training.windows import align, split_episodes
+from wm_ros.training.windows import FramesToTokens, split_episodes
 
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 DETAIL_SCALES = (0.04, 0.06, 0.08, 0.12, 0.16, 0.2)
@@ -75,7 +76,7 @@ class FutureTask(Task):
     # ------------------------------------------------------------------ data
 
     def prepare(self, sources: list[str], seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
-        bundle, state = _state_model(bundle_path(self.config.state_bundle))
+        bundle, state = state_model(bundle_path(self.config.state_bundle))
         config = self.config.model.model_copy(
             update={
                 "state_bundle": bundle.name,
@@ -83,32 +84,37 @@ class FutureTask(Task):
                 "state_tokens": bundle.model.tokens,
                 "state_width": bundle.model.token_width,
                 "autoencoder": bundle.model.autoencoder,
+                "language": noted(self.config.model.language),
             }
         )
-        cache = self.work_dir / "cache"
-        size = {"width": config.image_width, "height": config.image_height}
-        aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
-        stride, sha = self.config.stride, bundle.weights_sha256
+        stride = self.config.stride
         if math.gcd(stride, config.state_gap_steps, *config.frame_steps) != stride:
             raise UserError(f"stride = {stride} does not divide the steps between states and between frames; use 1")
-        states = [encoded(each, stride, _map(state.encode), sha) for each in aligned]
-        latents = [encoded(each, stride, _map(state.autoencoder.encode), sha + " latents") for each in aligned]
-        split = [split_episodes(len(each.episodes), self.config.validation, seed) for each in aligned]
-        data = gather(aligned, states, latents, split, stride)
+        encoders = (mapped(state.encode), mapped(state.autoencoder.encode))
+        validation, cache = self.config.validation, self.work_dir / "cache"
+        data = recordings(
+            sources,
+            config,
+            stride,
+            cache,
+            encoders,
+            bundle.weights_sha256,
+            lambda count: split_episodes(count, validation, seed),
+        )
         episodes = data.episodes(data.training)
         mean_steps = float(np.mean([len(body) for body in episodes]))
         config = config.model_copy(update={"mean_episode_s": mean_steps / config.rate_hz})
         train = FutureWindows(config, data, data.training)
-        validation = FutureWindows(
+        held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
         self._build(config, state)
         self.model.phase.fit([torch.nan_to_num(body) for body in episodes], config.rate_hz, config.mean_episode_s)
-        self._fit_constants(train, validation)
+        self._fit_constants(train, held_out)
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
-        self._validation = validation
+        self._validation = held_out
         self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
-        return train, validation
+        return train, held_out
 
     def _build(self, config: FutureConfig, state: StateModel) -> None:
         self.model = FutureModel(config)
@@ -252,7 +258,8 @@ def _ade_mm(guess: Tensor, truth: Tensor, there: Tensor, rate_hz: float, horizon
     return (guess - truth)[lasts, :steps, 3:6].norm(dim=-1).mean(1) * 1e3
 
 
-def _state_model(path: Path) -> tuple[BundleConfig[StateModelConfig], StateModel]:
+def state_model(path: Path) -> tuple[BundleConfig[StateModelConfig], StateModel]:
+    """Encoder and autoencoder of a state bundle. Raises BundleError, or UserError where `future` cannot use it."""
     config, tensors = load_bundle(path, "state", StateModelConfig)
     if config.model.sd3 is not None:
         raise UserError(f"bundle '{path}' draws by Stable Diffusion 3; future needs one with the small autoencoder")
@@ -261,15 +268,15 @@ def _state_model(path: Path) -> tuple[BundleConfig[StateModelConfig], StateModel
     return config, model.eval().requires_grad_(False)
 
 
-def _map(encode: Any) -> Any:
+def mapped(encode: Any) -> FramesToTokens:
     """Images (B, H, W, 3) uint8 → arrays, through a module's function of tensors."""
 
     @torch.no_grad()
-    def mapped(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def arrays(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         out: NDArray[np.float32] = encode(to_tensor(frames)).numpy()
         return out
 
-    return mapped
+    return arrays
 
 
 TASK = FutureTask

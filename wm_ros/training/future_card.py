@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from wm_ros.future.config import FutureConfig
+from wm_ros.nn.instruction import described
 from wm_ros.training.task import RunInfo
 
+READERS = {
+    "all_tokens": "a transformer",
+    "transformer": "a causal transformer over the past, read by one layer of attention,",
+    "gru": "a GRU over the past, read by one layer of attention,",
+    "s4d": "a diagonal state space model (S4D) over the past, read by one layer of attention,",
+    "selective": "a selective state space model (Mamba) over the past, read by one layer of attention,",
+}
 CARD = """# {name}: hands, joints and frames to come
 
-Stage I is a transformer over two states, the instruction and the past {history:.1f} s of wrists and joints; it
+Stage I is {reader} over two states, the instruction and the past {history:.1f} s of wrists and joints; it
 corrects a linear path (ridge) and gives both wrists and all joints over {horizon:.1f} s, with {modes} sampled modes of
 the wrists. Stage II paints the frames at {frames} s on that trajectory: causal cross-attention, then a Stable
 Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The frames shown are the conditional mean
@@ -15,6 +23,7 @@ Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The
 
 Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
 positions of {joints} joints by name, the image, the instruction (may be absent). No commands are used.
+Instructions are read by {language}.
 
 Training: {command}
 Data: {sources}. Licence of the data: {licences}. {episodes} episodes, {windows} windows; {held_out} episodes held out.
@@ -35,10 +44,12 @@ def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, i
     rows = "\n".join(f"| {key} | {value:.2f} |" for key, value in sorted(run.log.items()))
     return CARD.format(
         name="future-lite" if name == "bundle" else name,
+        reader=READERS[config.trajectory.backbone],
         history=config.history_steps / config.rate_hz,
         horizon=config.horizon_steps / config.rate_hz,
         modes=config.trajectory.modes,
         frames=", ".join(f"{h:g}" for h in config.frame_horizons_s),
+        language=described(config.language),
         state=config.state_bundle,
         sha=config.state_tokens_sha256,
         joints=len(config.joint_names),

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from torch.utils.data import Dataset
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.memory import MAX_STATE_GAP_S
+from wm_ros.nn.instruction import Words, open_words
 from wm_ros.nn.language import batch_ids
 from wm_ros.nn.preprocessing import to_tensor
-from wm_ros.training.aligned import Aligned, FramesToTokens, with_tokens
+from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 
 Item = dict[str, Tensor]
 
@@ -35,7 +37,7 @@ class Recordings:
 
     Attributes:
         body: (N, V) float32. states: (N, T, D) float32. latents: (N, C, h, w) float16.
-        text: (N,) index into `words` (M, 2, L). first, last: (N,) bounds of the episode of each step.
+        text: (N,) index into `words` (M, …). first, last: (N,) bounds of the episode of each step.
         frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 2) source and row.
         stride: states and latents are there at every stride-th step of an episode, zero elsewhere.
         training, validation: numbers of the first steps of the episodes of each side.
@@ -83,6 +85,7 @@ def gather(
     latents: Sequence[NDArray[np.float32]],
     split: Sequence[tuple[list[int], list[int]]],
     stride: int = 1,
+    words: Words = batch_ids,
 ) -> Recordings:
     """Join sources.
 
@@ -113,7 +116,7 @@ def gather(
         states=torch.from_numpy(np.concatenate(states)),
         latents=torch.cat([torch.from_numpy(each.astype(np.float16)) for each in latents]),
         text=torch.from_numpy(np.concatenate(text)),
-        words=batch_ids(texts),
+        words=words(texts),
         first=torch.from_numpy(np.concatenate(first)),
         last=torch.from_numpy(np.concatenate(last)),
         frames=[source["frames"] for source in sources],
@@ -122,6 +125,29 @@ def gather(
         training=sides[0],
         validation=sides[1],
     )
+
+
+def recordings(
+    sources: Sequence[str],
+    config: FutureConfig,
+    stride: int,
+    cache: Path,
+    encoders: tuple[FramesToTokens, FramesToTokens],
+    key: str,
+    split: Callable[[int], tuple[list[int], list[int]]],
+) -> Recordings:
+    """Read sources, or their cache.
+
+    Args:
+        encoders: images → states, and → latents, cached by `key`.
+        split: the number of a source's episodes → those for training and those for validation.
+    """
+    size = {"width": config.image_width, "height": config.image_height}
+    aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
+    states = [encoded(each, stride, encoders[0], key) for each in aligned]
+    latents = [encoded(each, stride, encoders[1], key + " latents") for each in aligned]
+    splits = [split(len(each.episodes)) for each in aligned]
+    return gather(aligned, states, latents, splits, stride, open_words(config.language))
 
 
 class FutureWindows(Dataset[Item]):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from wm_ros.bundle import BundleConfig, save_bundle
 from wm_ros.kinematics import G1_JOINTS
-from wm_ros.nn.language import batch_ids
+from wm_ros.nn.instruction import LanguageConfig, noted, open_words
 from wm_ros.policy import baselines
 from wm_ros.policy.config import PolicyModelConfig, TransformerConfig
 from wm_ros.policy.head import Observation, PolicyHead
@@ -51,6 +51,7 @@ class PolicyTrainConfig(TrainConfig):
     joint_history: int = 8
     token_history: tuple[int, ...] = (0, 5, 10)
     transformer: TransformerConfig = TransformerConfig()
+    language: LanguageConfig = LanguageConfig()
     latent_weight: float = Field(1.0, ge=0)
     validation: float = Field(0.1, gt=0, lt=1)
     drop_state: float = 0.1
@@ -78,8 +79,8 @@ class PolicyTask(Task):
         self._balance(self.train_set)
         validation = [(a, s[1]) for a, s in zip(aligned, splits, strict=True)]
         self.validation_set = self._windows(validation, stride=config.state_every)
-        self.ids = batch_ids(self.train_set.texts)
         self.model = self._model_config(aligned)
+        self.words = open_words(self.model.language)(self.train_set.texts)
         head = PolicyHead(self.model)
         self._normalise(head)
         self.fitted = self._fit_baselines()
@@ -191,6 +192,7 @@ class PolicyTask(Task):
             bev_width=bev[1],
             state_tokens_sha256=self.state_sha256,
             transformer=self.config.transformer,
+            language=noted(self.config.language),
         )
 
     def _sample(self, data: Windows) -> dict[str, Tensor]:
@@ -227,7 +229,7 @@ class PolicyTask(Task):
             batch["pad"][:, -config.joint_history :],
             tokens.nan_to_num(),
             unseen,
-            self.ids.to(batch["text"].device)[batch["text"]],
+            self.words.to(batch["text"].device)[batch["text"]],
             None if bev is None else bev.nan_to_num(),
             None if bev is None else bev.isnan().any(-1).any(-1) | batch.get("drop_bev", torch.zeros(()).bool()),
         )

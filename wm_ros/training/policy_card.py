@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wm_ros.bundle import BundleConfig
+from wm_ros.nn.instruction import described
 from wm_ros.policy.config import PolicyModelConfig
 
 
@@ -22,7 +23,8 @@ An action chunk of {model.chunk_steps} absolute joint positions at {model.rate_h
 {len(model.token_history)} states of {model.state_tokens} × {model.state_width} numbers, {model.joint_history}
 measurements of {len(model.joint_names)} joints and an instruction. ACT-JEPA (arXiv 2501.14622) at a small size:
 {size.layers} encoder layers of width {size.width}, {size.decoder_layers} decoder layer; trained jointly with the latent
-states to come (weight {latent_weight:g}), a part that is not in the bundle. It sees no commands.
+states to come (weight {latent_weight:g}), a part that is not in the bundle. It sees no commands. Instructions are read
+by {described(model.language)}.
 
 - Training data: {sources} ({windows} windows). Licences: {training.data_licence}.
 - Licence of the weights: Apache-2.0.
