@@ -165,7 +165,8 @@ class FutureTask(Task):
         model = self.model
         model.autoencoder.eval()
         inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
-        forecast = model.trajectory(inputs)
+        with torch.autocast(inputs.body.device.type, enabled=False):  # millimetres of a body metres across
+            forecast = model.trajectory(inputs)
         losses = trajectory_loss(forecast, batch["future"], batch["there"])
         # One horizon per step, each example where the episode lasts that long.
         index = int(torch.randint(len(model.config.frame_steps), ()))
