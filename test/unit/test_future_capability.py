@@ -29,7 +29,7 @@ def model() -> FutureModel:
     torch.manual_seed(0)
     model = FutureModel(CONFIG).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
-        if "proj_out" in name or "body_out" in name:
+        if "conv_out" in name or "body_out" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 

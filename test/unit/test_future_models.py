@@ -31,7 +31,7 @@ def model() -> FutureModel:
     model = FutureModel(CONFIG).eval()
     # The parts that start at zero get weights, so that what they hear shows in what they say.
     for name, parameter in model.named_parameters():
-        if "proj_out" in name or "body_out" in name:
+        if "conv_out" in name or "body_out" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 
@@ -58,8 +58,10 @@ def test_stage_one_gives_a_body_per_step_and_modes_with_probabilities(model):
 
 def test_an_untrained_stage_one_says_what_the_linear_path_says():
     fresh, batch = FutureModel(CONFIG).eval(), batch_of()
-    fresh.trajectory.base.weight.normal_(std=0.1)
-    assert torch.allclose(fresh.trajectory(batch).body, fresh.trajectory.base(batch.body), atol=1e-5)
+    fresh.trajectory.base.ridges[0].weight.normal_(std=0.1)
+    assert torch.allclose(
+        fresh.trajectory(batch).body, fresh.trajectory.base(batch.body, torch.zeros(3, dtype=torch.long)), atol=1e-5
+    )
 
 
 def test_stage_one_hears_the_instruction_and_both_states(model):
@@ -95,8 +97,8 @@ def test_the_loss_ignores_steps_after_the_end_of_an_episode(model):
     forecast, future = model.trajectory(batch), torch.randn(3, 30, 32)
     there = torch.arange(30).expand(3, 30) < 10
     other = torch.where(there[..., None], future, torch.full_like(future, 50.0))
-    first = trajectory_loss(forecast, future, there, model.norm)
-    second = trajectory_loss(forecast, other, there, model.norm)
+    first = trajectory_loss(forecast, future, there)
+    second = trajectory_loss(forecast, other, there)
     assert all(torch.allclose(first[name], second[name]) for name in first)
 
 
@@ -106,7 +108,7 @@ def test_the_nearest_mode_learns_most(model):
     future = forecast.body.detach().clone()
     future[..., :6] = hands.detach()[:, 2] + 1e-3
     there = torch.ones(1, 30, dtype=torch.bool)
-    trajectory_loss(forecast._replace(hands=hands), future, there, model.norm)["modes"].backward()
+    trajectory_loss(forecast._replace(hands=hands), future, there)["modes"].backward()
     size = hands.grad.abs().sum((0, 2, 3))
     assert size[0] == 0
     assert size[2] > 5 * size[[1, 3]].max()
@@ -187,7 +189,7 @@ def test_a_bundle_gives_back_the_model(model, tmp_path):
     config, again = bundles.load(tmp_path / "b")
     assert config.model == CONFIG
     assert torch.allclose(model.trajectory(batch_of()).body, again.trajectory(batch_of()).body, atol=2e-2)
-    assert torch.equal(model.trajectory.base.weight, again.trajectory.base.weight)
+    assert torch.equal(model.trajectory.base.ridges[0].weight, again.trajectory.base.ridges[0].weight)
 
 
 def test_a_damaged_bundle_is_refused(model, tmp_path):

@@ -86,7 +86,7 @@ def test_each_learns_one_batch_by_heart(kind):
     future, there = torch.randn(4, 30, 32), torch.ones(4, 30, dtype=torch.bool)
     optimiser, errors = torch.optim.AdamW(model.parameters(), 3e-3), []
     for _ in range(40):
-        loss = trajectory_loss(model(batch), future, there, model.norm)["hands"]
+        loss = trajectory_loss(model(batch), future, there)["hands"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -111,14 +111,14 @@ class FutureScorer(Scorer):
     @torch.inference_mode()
     def _baselines(self, moment: Moment) -> dict[str, Array]:
         model, steps = self.twin.model, self.config.horizon_steps
-        body = moment.batch.body
+        body, kind = moment.batch.body, model.norm.kind(moment.batch.states)
         elapsed_s = torch.tensor([(moment.stamp_ns - (self._start_ns or 0)) * 1e-9], dtype=torch.float32)
         offsets_s = torch.from_numpy(self.offsets_s).float()
         futures = {
             "hold": hold(body, steps),
             "constant_velocity": constant_velocity(body, steps),
-            "phase": model.phase(body, offsets_s, elapsed_s, self.config.mean_episode_s),
-            "ridge": model.trajectory.base(body),
+            "phase": model.phase[int(kind)](body, offsets_s, elapsed_s, self.config.mean_episode_s[int(kind)]),
+            "ridge": model.trajectory.base(body, kind),
         }
         return {name: future[0].numpy().astype(np.float64) for name, future in futures.items()}
 

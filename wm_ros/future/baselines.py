@@ -1,5 +1,7 @@
 """Trajectories without a network: hold, damped constant velocity, phase, ridge. Also the linear path of stage I.
 
+Recordings of different robots or simulators move differently: each kind has a ridge and a mean course of its own.
+
 All take the past of the body (B, H, V), oldest first, and give its future (B, F, V), both on the same grid.
 """
 
@@ -103,3 +105,16 @@ class Ridge(nn.Module):
         inputs = (self.features(body) - self.mean) / self.scale
         moved = inputs @ self.weight + self.bias
         return body[:, -1:] + moved.view(-1, self.steps, self.values)
+
+
+class LinearPath(nn.Module):
+    """A `Ridge` for each kind of recording."""
+
+    def __init__(self, kinds: int, values: int, states: int, steps: int) -> None:
+        super().__init__()
+        self.ridges = nn.ModuleList(Ridge(values, states, steps) for _ in range(kinds))
+
+    def forward(self, body: Tensor, kind: Tensor) -> Tensor:
+        """Future (B, F, V) of body (B, H, V), each by the ridge of its kind (B,)."""
+        futures = torch.stack([ridge(body) for ridge in self.ridges])
+        return futures[kind, torch.arange(len(body), device=body.device)]

@@ -40,12 +40,13 @@ class TrajectoryConfig(StrictModel):
 
 
 class FramesConfig(StrictModel):
-    """Stage II: causal cross-attention, then a diffusion transformer over the change of the frame's latent."""
+    """Stage II: causal cross-attention, then a diffusion U-Net over the change of the frame's latent."""
 
     width: int = 128
-    layers: int = 4
+    channels: tuple[int, ...] = Field(default=(64, 128, 160), description="of the U-Net, each at half the size before")
+    layers: int = 1
     heads: int = 4
-    patch: int = Field(default=2, description="latent cells per token edge")
+    lift: int = Field(default=8, description="channels of the map that the condition is lifted to")
     fusion_layers: int = 2
     frame_tokens: int = Field(default=4, description="latent cells per context token edge")
     estimate: Literal["mean", "sample"] = Field(
@@ -69,7 +70,8 @@ class FutureConfig(StrictModel):
         rate_hz: grid onto which history is resampled by header stamps, and on which the future is predicted.
         state_bundle, state_tokens_sha256: the encoder whose tokens the model was trained on (its
             `tokens_sha256`); tokens of another one mean nothing to it.
-        mean_episode_s: mean length of the training episodes: the phase of an episode is time since its start over it.
+        mean_episode_s: mean length of the training episodes of each kind of recording (robot and camera, or simulator):
+            the phase of an episode is time since its start over it. Kinds have linear paths of their own.
     """
 
     joint_names: tuple[str, ...] = G1_JOINTS
@@ -89,12 +91,17 @@ class FutureConfig(StrictModel):
     language: LanguageConfig = LanguageConfig()
     state_bundle: str = ""
     state_tokens_sha256: str = ""
-    mean_episode_s: float = 6.0
+    mean_episode_s: tuple[float, ...] = (6.0,)
 
     @property
     def frame_steps(self) -> tuple[int, ...]:
         """Grid step at which each frame is due: (5, 10, 15)."""
         return tuple(round(horizon * self.rate_hz) for horizon in self.frame_horizons_s)
+
+    @property
+    def kinds(self) -> int:
+        """Kinds of recordings."""
+        return len(self.mean_episode_s)
 
     @property
     def values(self) -> int:

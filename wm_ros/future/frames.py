@@ -1,8 +1,9 @@
 """Stage II: the frames to come, by latent diffusion on the trajectory of stage I, one after another.
 
 What is diffused is the change of the latent from the current frame, so an idle network says "as now". Each frame is
-drawn by a small Stable-Diffusion-3 transformer, given the current frame's latent beside the noisy channels and the
-fused tokens of `fusion` as its text. A drawn frame re-enters the context of the next. Rectified flow as in
+drawn by the U-Net of latent diffusion: the current frame's latent and a map that the condition is lifted to lie beside
+the noisy channels, the fused tokens of `fusion` modulate every block and are attended to. A drawn frame re-enters the
+context of the next. Rectified flow as in
 `wm_ros.nn.flow`; the trajectory is dropped for a tenth of the training examples, for classifier-free guidance and for
 the `no_trajectory` control.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,22 +67,29 @@ class FrameModel(nn.Module):
         self.state_place = nn.Parameter(torch.randn(2 * config.state_tokens + 1, width) * 0.02)
         self.time_in = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
         self.fusion = Fusion(width, sizes.heads, sizes.fusion_layers)
-        self.pooled = nn.Linear(width, width)
-        transformer: Any = SD3Transformer2DModel(
-            sample_size=config.image_width // 8,
-            patch_size=sizes.patch,
-            in_channels=2 * channels,
-            out_channels=channels,
-            num_layers=sizes.layers,
-            num_attention_heads=sizes.heads,
-            attention_head_dim=width // sizes.heads,
-            joint_attention_dim=width,
-            caption_projection_dim=width,
-            pooled_projection_dim=width,
-            pos_embed_max_size=config.image_width // 8 // sizes.patch,
+        self.pooled = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, 2 * width))
+        rows, columns = config.image_height // 8, config.image_width // 8
+        self.lift = nn.Sequential(
+            nn.Linear(2 * width, sizes.lift * rows * columns), nn.Unflatten(1, (sizes.lift, rows, columns))
         )
-        self.transformer: nn.Module = transformer
-        for parameter in transformer.get_submodule("proj_out").parameters():
+        finer = len(sizes.channels) - 1
+        unet: Any = UNet2DConditionModel(
+            sample_size=(rows, columns),
+            in_channels=2 * channels + sizes.lift,
+            out_channels=channels,
+            down_block_types=("DownBlock2D",) * finer + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * finer,
+            block_out_channels=sizes.channels,
+            layers_per_block=sizes.layers,
+            norm_num_groups=8,
+            cross_attention_dim=width,
+            attention_head_dim=sizes.heads,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=2 * width,
+            resnet_time_scale_shift="scale_shift",
+        )
+        self.unet: nn.Module = unet
+        for parameter in unet.get_submodule("conv_out").parameters():
             nn.init.zeros_(parameter)
         object.__setattr__(self, "norm", norm)
 
@@ -165,16 +173,12 @@ class FrameModel(nn.Module):
         """The velocity of frame `index`, with its condition bound in: the action steps since the frame before."""
         first = self.config.frame_steps[index - 1] if index else 0
         tokens = fused[:, first : self.config.frame_steps[index]]
-        current = self.scaled(scene.latent)
+        pooled = self.pooled(torch.cat([tokens.mean(1), tokens[:, -1]], 1))
+        given = torch.cat([self.scaled(scene.latent), self.lift(pooled)], 1)
 
         def at(z: Tensor, sigma: Tensor) -> Tensor:
-            out: Tensor = self.transformer(
-                hidden_states=torch.cat([z, current], 1),
-                encoder_hidden_states=tokens,
-                pooled_projections=self.pooled(tokens.mean(1)),
-                timestep=sigma * 1000,
-                return_dict=False,
-            )[0]
+            noisy = torch.cat([z, given], 1)
+            out: Tensor = self.unet(noisy, sigma * 1000, tokens, class_labels=pooled, return_dict=False)[0]
             return out
 
         return at

@@ -35,7 +35,7 @@ class FutureModel(nn.Module):
         self.trajectory = TrajectoryModel(config, self.norm)
         self.frames = FrameModel(config, self.norm)
         self.autoencoder = ImageAutoencoder(config.autoencoder)
-        self.phase = PhaseTable(config.values)
+        self.phase = nn.ModuleList(PhaseTable(config.values) for _ in range(config.kinds))
 
     @torch.no_grad()
     def paint(self, image: Tensor, scene: Scene, trajectory: Tensor | None) -> Tensor:

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wm_ros.future.baselines import Ridge
+from wm_ros.future.baselines import LinearPath
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.reading import QUERIES, make_reader
 from wm_ros.nn.instruction import make_encoder
+from wm_ros.state.kinds import Kinds
 
 WINNER_SHARE = 0.9  # of the loss of the sampled modes that the nearest one takes
 NEARNESS = 0.3  # distance, in spreads, over which a mode's claim to be the right one falls to 1/e
@@ -25,10 +26,11 @@ KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS = range(4)
 
 
 class Normaliser(nn.Module):
-    """Constants fitted on the training set.
+    """Constants fitted on the training set, and what tells the kinds of recordings apart by their states.
 
     body: mean and spread of (left wrist, right wrist, joints), (V,). state: of tokens, (T, D).
-    step: (F, V) spread of what the linear path leaves open at each future step.
+    step: (F, V) spread of what the linear path leaves open at each future step, of all kinds together.
+    left_open: (K, F, V) the same of each kind.
     """
 
     body_mean: Tensor
@@ -36,6 +38,7 @@ class Normaliser(nn.Module):
     state_mean: Tensor
     state_std: Tensor
     step_std: Tensor
+    left_open: Tensor
     latent_mean: Tensor
     latent_std: Tensor
     change_std: Tensor
@@ -49,12 +52,19 @@ class Normaliser(nn.Module):
             "state_mean": torch.zeros(state),
             "state_std": torch.ones(state),
             "step_std": torch.ones(config.horizon_steps, config.values),
+            "left_open": torch.ones(config.kinds, config.horizon_steps, config.values),
             "latent_mean": torch.zeros(latent_channels),
             "latent_std": torch.ones(latent_channels),
             "change_std": torch.ones(len(config.frame_steps), latent_channels),
         }
         for name, value in constants.items():
             self.register_buffer(name, value)
+        self.kinds = Kinds(config.state_tokens * config.state_width, config.kinds)
+
+    def kind(self, states: Tensor) -> Tensor:
+        """Index (B,) of the kind of recording that states (B, 2, T, D) are of, by the current one."""
+        found: Tensor = self.kinds(states[:, 1].flatten(1)).argmax(1)
+        return found
 
 
 class Forecast(NamedTuple):
@@ -64,11 +74,13 @@ class Forecast(NamedTuple):
         body: (B, F, V) central estimate of both wrists (m) and the joints (rad).
         hands: (B, K, F, 6) modes of both wrists; mode 0 is the central estimate.
         log_probability: (B, K) of the modes.
+        scale: (B, F, V) spread of what the linear path leaves open in recordings of this kind.
     """
 
     body: Tensor
     hands: Tensor
     log_probability: Tensor
+    scale: Tensor
 
 
 class TrajectoryModel(nn.Module):
@@ -78,7 +90,7 @@ class TrajectoryModel(nn.Module):
         super().__init__()
         self.config, sizes = config, config.trajectory
         width, values = sizes.width, config.values
-        self.base = Ridge(values, sizes.ridge_states, config.horizon_steps)
+        self.base = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps)
         self.body_in = nn.Sequential(
             nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
         )
@@ -104,15 +116,16 @@ class TrajectoryModel(nn.Module):
     def forward(self, batch: Batch) -> Forecast:
         tokens, body = self.embed(batch)
         context = self.blocks(tokens)[:, -QUERIES:]
-        scale = self.norm.step_std
+        kind = self.norm.kind(batch.states)
+        scale = self.norm.left_open[kind]
         count, steps = len(tokens), self.config.horizon_steps
         correction = self.body_out(context[:, :2].flatten(1)).view(count, steps, -1)
-        central = self.base(body) + correction * scale
+        central = self.base(body, kind) + correction * scale
         # The fan is drawn around the central estimate, which does not learn from it.
-        spread = self.modes_out(context[:, 2]).view(count, -1, steps, 6) * scale[:, :6]
+        spread = self.modes_out(context[:, 2]).view(count, -1, steps, 6) * scale[:, None, :, :6]
         middle = central[:, None, :, :6].detach()
         hands = torch.cat([middle, middle + spread], 1)
-        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1))
+        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1), scale)
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tokens (B, S, width), queries last, and the body (B, H, V) with the unknown parts at the training mean."""
@@ -155,7 +168,7 @@ def drop_modalities(batch: Batch, rate: float) -> Batch:
     return batch._replace(known=batch.known & keep)
 
 
-def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor, norm: Normaliser) -> dict[str, Tensor]:
+def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor) -> dict[str, Tensor]:
     """Losses against the true future (B, F, V), over the steps that are `there` (B, F) bool.
 
     hands: mean distance of the central wrists, in spreads of the linear path's error, so that every horizon counts.
@@ -164,10 +177,10 @@ def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor, norm: Nor
     """
     weight = there.float()
     total = weight.sum().clamp(min=1)
-    error = (forecast.body - future) / norm.step_std
+    error = (forecast.body - future) / forecast.scale
     hands = _length(error[..., :6]).mean(-1)
     joints = nn.functional.smooth_l1_loss(error[..., 6:], torch.zeros_like(error[..., 6:]), reduction="none").mean(-1)
-    off = (forecast.hands - future[:, None, :, :6]) / norm.step_std[:, :6]
+    off = (forecast.hands - future[:, None, :, :6]) / forecast.scale[:, None, :, :6]
     distance = (_length(off).mean(-1) * weight[:, None]).sum(-1) / weight.sum(1, keepdim=True).clamp(min=1)  # (B, K)
     fan = distance[:, 1:]
     modes = WINNER_SHARE * fan.min(1).values + (1 - WINNER_SHARE) * fan.mean(1)

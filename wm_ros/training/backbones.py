@@ -121,7 +121,7 @@ def train(
             item = {name: value[rows] for name, value in data.train.items()}
             start = time.perf_counter()
             forecast = model(drop_modalities(_recent(item, history_steps), config.modality_dropout))
-            losses = trajectory_loss(forecast, item["future"], item["there"], data.norm)
+            losses = trajectory_loss(forecast, item["future"], item["there"])
             fan = losses["modes"] + losses["probability"]
             optimiser.zero_grad()
             (losses["hands"] + losses["joints"] + config.modes_weight * fan).backward()
@@ -150,8 +150,13 @@ def hand_errors(model: TrajectoryModel, data: Data) -> Errors:
 def baseline_errors(data: Data) -> dict[str, Errors]:
     """The same of hold, damped constant velocity and the linear path."""
     body, steps = data.test["body"], data.config.horizon_steps
+    kind = data.norm.kind(data.test["states"])
     ridge = untrained(data, "all_tokens", data.config.history_steps, 0).base
-    guesses = {"hold": hold(body, steps), "constant_velocity": constant_velocity(body, steps), "ridge": ridge(body)}
+    guesses = {
+        "hold": hold(body, steps),
+        "constant_velocity": constant_velocity(body, steps),
+        "ridge": ridge(body, kind),
+    }
     return {name: _distance_mm(guess, data) for name, guess in guesses.items()}
 
 

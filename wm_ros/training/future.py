@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wm_ros.bundle import BundleConfig, load_bundle, load_weights, tokens_checksum
+from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
-from wm_ros.future.baselines import constant_velocity
+from wm_ros.future.baselines import Ridge, constant_velocity
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.model import FutureModel
@@ -32,13 +33,15 @@ from wm_ros.nn.instruction import noted
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
+from wm_ros.state.kinds import Kinds
 from wm_ros.state.model import StateModel
 from wm_ros.training.future_card import write_card
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
-RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RIDGE_HORIZON_S = 1.0  # up to which held-out errors choose among them
 DETAIL_SCALES = (0.04, 0.06, 0.08, 0.12, 0.16, 0.2)
 MIN_SPREAD = 1e-3  # m and rad; what hardly moves must not dominate the loss
 
@@ -101,15 +104,17 @@ class FutureTask(Task):
             bundle.weights_sha256,
             lambda count: split_episodes(count, validation, seed),
         )
-        episodes = data.episodes(data.training)
-        mean_steps = float(np.mean([len(body) for body in episodes]))
-        config = config.model_copy(update={"mean_episode_s": mean_steps / config.rate_hz})
-        train = FutureWindows(config, data, data.training)
+        # Each source is a kind of recording.
+        episodes = [data.episodes(data.of_source(data.training, source)) for source in range(len(sources))]
+        mean_steps = [float(np.mean([len(body) for body in bodies])) for bodies in episodes]
+        config = config.model_copy(update={"mean_episode_s": tuple(steps / config.rate_hz for steps in mean_steps)})
+        train = FutureWindows(config, data, data.training, shares=weights(sources))
         held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
         self._build(config, state)
-        self.model.phase.fit([torch.nan_to_num(body) for body in episodes], config.rate_hz, config.mean_episode_s)
+        for phase, bodies, mean_s in zip(self.model.phase, episodes, config.mean_episode_s, strict=True):
+            phase.fit([torch.nan_to_num(body) for body in bodies], config.rate_hz, mean_s)  # type: ignore[operator]
         self._fit_constants(train, held_out)
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
         self._validation = held_out
@@ -127,9 +132,8 @@ class FutureTask(Task):
         """Means and spreads, and the linear path, from windows of the training set."""
         norm, config = self.model.norm, self.model.config
         chosen = range(0, len(train), max(1, len(train) // 20_000))
-        rows = [{k: train[i][k] for k in ("body", "future", "there")} for i in chosen]
-        body, future, there = (torch.stack([row[k] for row in rows]) for k in ("body", "future", "there"))
-        whole = there.all(1)
+        fitted = _stacked(train, chosen)
+        body = fitted["body"]
         norm.body_mean.copy_(body[:, -1].mean(0))
         norm.body_std.copy_(body[:, -1].std(0).clamp(min=MIN_SPREAD))
         data, steps = train.data, torch.from_numpy(train.index)
@@ -143,17 +147,14 @@ class FutureTask(Task):
             lasts = some + step <= data.last[some]
             later = data.latents[(some + step)[lasts]].float()
             norm.change_std[index] = (later - now[lasts]).std((0, 2, 3)).clamp(min=1e-4)
-        held = [{k: validation[i][k] for k in ("body", "future", "there")} for i in range(len(validation))]
-        past, truth, seen = (torch.stack([row[k] for row in held]) for k in ("body", "future", "there"))
-        base = self.model.trajectory.base
-
-        def error(strength: float) -> float:
-            base.fit(body[whole], future[whole], strength)
-            return float(_ade_mm(base(past), truth, seen, config.rate_hz, 0.5).mean())
-
-        base.fit(body[whole], future[whole], min(RIDGE_STRENGTHS, key=error))
-        left_open = (future - base(body))[whole].std(0)
-        norm.step_std.copy_(left_open.clamp(min=MIN_SPREAD))
+        # States tell the kinds of recordings apart; each has a linear path, as strong as its held-out episodes like it.
+        sources = [steps[data.place[steps, 0] == kind] for kind in range(config.kinds)]
+        norm.kinds.load_state_dict(Kinds.fit([data.states[own].flatten(1) for own in sources]).state_dict())
+        held = _stacked(validation, range(len(validation)))
+        for kind, ridge in enumerate(self.model.trajectory.base.ridges):
+            assert isinstance(ridge, Ridge)
+            norm.left_open[kind] = _fit_ridge(ridge, _of_kind(fitted, kind), _of_kind(held, kind), config.rate_hz)
+        norm.step_std.copy_(norm.left_open.square().mean(0).sqrt())
 
     # ------------------------------------------------------------------ learning
 
@@ -164,8 +165,9 @@ class FutureTask(Task):
         model = self.model
         model.autoencoder.eval()
         inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
-        forecast = model.trajectory(inputs)
-        losses = trajectory_loss(forecast, batch["future"], batch["there"], model.norm)
+        with torch.autocast(inputs.body.device.type, enabled=False):  # millimetres of a body metres across
+            forecast = model.trajectory(inputs)
+        losses = trajectory_loss(forecast, batch["future"], batch["there"])
         # One horizon per step, each example where the episode lasts that long.
         index = int(torch.randint(len(model.config.frame_steps), ()))
         lasts = batch["there"][:, model.config.frame_steps[index] - 1].nonzero()[:, 0][: self.config.frames_batch]
@@ -200,7 +202,7 @@ class FutureTask(Task):
             forecast = model.trajectory(batch_of(batch))
             guesses = {
                 "": forecast.body,
-                "_ridge": model.trajectory.base(batch["body"]),
+                "_ridge": model.trajectory.base(batch["body"], model.norm.kind(batch["states"])),
                 "_velocity": constant_velocity(batch["body"], model.config.horizon_steps),
             }
             for suffix, guess in guesses.items():
@@ -233,6 +235,30 @@ class FutureTask(Task):
             return float(_painted(model, few, trajectory)["psnr"].mean())
 
         return frames.model_copy(update={"detail_scale": max(DETAIL_SCALES, key=quality)})
+
+
+def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:
+    """What linear paths are fitted on: body, future, there and source of some windows."""
+    rows = [windows[index] for index in chosen]
+    return {name: torch.stack([row[name] for row in rows]) for name in ("body", "future", "there", "source")}
+
+
+def _of_kind(items: Item, kind: int) -> Item:
+    own = items["source"] == kind
+    return {name: value[own] for name, value in items.items()}
+
+
+def _fit_ridge(ridge: Ridge, train: Item, held_out: Item, rate_hz: float) -> Tensor:
+    """Fit with the penalty that held-out windows like best; returns the spread of what is left open, (F, V)."""
+    whole = train["there"].all(1)
+
+    def error(strength: float) -> float:
+        ridge.fit(train["body"][whole], train["future"][whole], strength)
+        guess = ridge(held_out["body"])
+        return float(_ade_mm(guess, held_out["future"], held_out["there"], rate_hz, RIDGE_HORIZON_S).mean())
+
+    ridge.fit(train["body"][whole], train["future"][whole], min(RIDGE_STRENGTHS, key=error))
+    return (train["future"] - ridge(train["body"]))[whole].std(0).clamp(min=MIN_SPREAD)
 
 
 def _painted(model: FutureModel, batch: Item, trajectory: Tensor) -> dict[str, Tensor]:

@@ -56,6 +56,10 @@ class Recordings:
     training: list[int]
     validation: list[int]
 
+    def of_source(self, starts: Sequence[int], source: int) -> list[int]:
+        """Those of the episodes that start at `starts` which come from a source."""
+        return [start for start in starts if int(self.place[start, 0]) == source]
+
     def episodes(self, starts: Sequence[int]) -> list[Tensor]:
         """Bodies (L, V) of the episodes that start there."""
         return [self.body[start : int(self.last[start]) + 1] for start in starts]
@@ -152,12 +156,13 @@ def recordings(
 
 class FutureWindows(Dataset[Item]):
     """Items: body (H, V), states (2, T, D), words, known (4,); future (F, V), there (F,) bool: within the episode;
-    latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s. With `images`: image (3, H, W) of
-    now and images (K, 3, H, W) to come, in 0..1.
+    latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s; source: its number. With `images`:
+    image (3, H, W) of now and images (K, 3, H, W) to come, in 0..1.
 
     Args:
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
         limit: at most so many windows, drawn evenly at random (None: all, in order).
+        shares: of each source in what training draws (None: as many as there are), kept as `weights` of the windows.
     """
 
     def __init__(
@@ -170,12 +175,16 @@ class FutureWindows(Dataset[Item]):
         limit: int | None = None,
         seed: int = 0,
         images: bool = False,
+        shares: Sequence[float] | None = None,
     ) -> None:
         self.config, self.data, self.images = config, recordings, images
         spans = [np.arange(start, int(recordings.last[start]) + 1 - skip, recordings.stride) for start in starts]
         self.index = np.concatenate(spans) if spans else np.zeros(0, np.int64)
         if limit is not None and limit < len(self.index):
             self.index = np.random.default_rng(seed).permutation(self.index)[:limit]
+        if shares is not None:
+            source = recordings.place[self.index, 0].numpy()
+            self.weights = (np.asarray(shares) / np.bincount(source, minlength=len(shares)))[source]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -198,6 +207,7 @@ class FutureWindows(Dataset[Item]):
             "there": ahead <= last,
             "latent": data.latents[now].float(),
             "latents": data.latents[due].float(),
+            "source": data.place[now, 0],
             "elapsed_s": torch.tensor((now - first) / config.rate_hz),
         }
         if self.images:
