@@ -24,8 +24,6 @@ from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
 from wm_ros.nn.instruction import make_encoder
 
-NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
-
 
 class Scene(NamedTuple):
     """What the frames are drawn from: current body (B, V), states (B, 2, T, D), words, known, latent (B, C, h, w)."""
@@ -87,6 +85,7 @@ class FrameModel(nn.Module):
             class_embed_type="projection",
             projection_class_embeddings_input_dim=2 * width,
             resnet_time_scale_shift="scale_shift",
+            dropout=sizes.dropout,
         )
         self.unet: nn.Module = unet
         for parameter in unet.get_submodule("conv_out").parameters():
@@ -185,11 +184,12 @@ class FrameModel(nn.Module):
 
     # ------------------------------------------------------------------ training and drawing
 
-    def loss(self, scene: Scene, trajectory: Tensor, frames: Tensor, index: int) -> Tensor:
-        """Velocity loss of frame `index` for each example's true latents `frames` (B, K, C, h, w).
+    def loss(self, scene: Scene, trajectory: Tensor, frames: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Velocity loss of frame `index` for each example's true latents `frames` (B, K, C, h, w), and what it drew.
 
-        Half of the examples sit at σ = 1 with the noise at its mean, zero. There the best velocity is minus the
-        conditional mean of the change: this trains the deterministic estimate directly.
+        Every second example sits at σ = 1 with the noise at its mean, zero. There the best velocity is minus the
+        conditional mean of the change: this trains the deterministic estimate directly. Those latents are returned too,
+        (B / 2, C, h, w) without gradients.
         """
         count = len(frames)
         drop = torch.rand(count, device=frames.device) < 0.1
@@ -206,8 +206,9 @@ class FrameModel(nn.Module):
         mean = torch.arange(count, device=clean.device) % 2 == 0
         sigma = torch.where(mean, torch.ones_like(sigma), sigma)
         noise = torch.where(mean[:, None, None, None], torch.zeros_like(noise), noise)
-        velocity = self.velocity(scene, fused, index)
-        return functional.mse_loss(velocity(flow.interpolate(clean, noise, sigma), sigma), noise - clean)
+        velocity = self.velocity(scene, fused, index)(flow.interpolate(clean, noise, sigma), sigma)
+        drawn = self.changed(scene.latent[::2], -velocity.detach()[::2].float(), index)
+        return functional.mse_loss(velocity, noise - clean), drawn
 
     @torch.no_grad()
     def draw(self, scene: Scene, trajectory: Tensor | None) -> Tensor:
@@ -229,21 +230,3 @@ class FrameModel(nn.Module):
                 change = flow.sample(velocity, scene.latent.shape, sizes.sample_steps, generator)
             frames = torch.cat([frames, self.changed(scene.latent, change, index)[:, None]], 1)
         return frames
-
-
-def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: float) -> Tensor:
-    """Keep the current image, with the detail that the autoencoder loses, where the picture stays as it is.
-
-    A decoded future frame fades in where it differs from the decoded current one by more than about `scale`
-    (brightness 0..1, mean of a neighbourhood). Smaller differences are noise of the estimate more often than motion.
-
-    Args:
-        current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W).
-
-    Returns:
-        (B, K, 3, H, W) in 0..1.
-    """
-    change = (decoded - decoded_current[:, None]).abs().mean(2)
-    change = functional.avg_pool2d(change, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
-    kept = torch.exp(-((change / scale) ** 2))[:, :, None]
-    return (kept * current[:, None] + (1 - kept) * decoded).clamp(0, 1)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.nn import functional
+from torch.utils.data import Dataset
 
 from wm_ros.bundle import BundleConfig, load_bundle, load_weights, tokens_checksum
 from wm_ros.data.sources import weights
@@ -26,7 +28,7 @@ from wm_ros.future.baselines import Ridge, constant_velocity
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.model import FutureModel
-from wm_ros.future.trajectory import drop_modalities, trajectory_loss
+from wm_ros.future.trajectory import Forecast, drop_modalities, trajectory_loss
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.instruction import noted
@@ -40,9 +42,9 @@ from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, r
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
+COMPOSED_WEIGHT = 50.0  # brings a mean squared error of brightness to the size of the other losses
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 RIDGE_HORIZON_S = 1.0  # up to which held-out errors choose among them
-DETAIL_SCALES = (0.04, 0.06, 0.08, 0.12, 0.16, 0.2)
 MIN_SPREAD = 1e-3  # m and rad; what hardly moves must not dominate the loss
 
 
@@ -55,6 +57,9 @@ class FutureTrainConfig(TrainConfig):
         frames_batch: examples of each batch that stage II learns from (it costs twenty times stage I).
         modality_dropout: share of examples that lack joints, a hand or the previous state.
         painted: validation examples for which frames are painted.
+        stage: what is trained; the other one, and the constants, are then those of `--start-from`.
+        copies: of each source's training episodes, under another light and a camera that is mounted a little otherwise.
+        composed: examples of each batch that the composition learns from.
     """
 
     model: FutureConfig = FutureConfig()
@@ -67,6 +72,9 @@ class FutureTrainConfig(TrainConfig):
     modes_weight: float = 0.2
     ema_decay: float = 0.998
     painted: int = 48
+    stage: Literal["both", "trajectory", "frames"] = "both"
+    copies: tuple[int, ...] = ()
+    composed: int = Field(default=8, ge=1)
 
 
 class FutureTask(Task):
@@ -103,12 +111,15 @@ class FutureTask(Task):
             encoders,
             bundle.weights_sha256,
             lambda count: split_episodes(count, validation, seed),
+            self.config.copies or None,
         )
         # Each source is a kind of recording.
         episodes = [data.episodes(data.of_source(data.training, source)) for source in range(len(sources))]
         mean_steps = [float(np.mean([len(body) for body in bodies])) for bodies in episodes]
         config = config.model_copy(update={"mean_episode_s": tuple(steps / config.rate_hz for steps in mean_steps)})
-        train = FutureWindows(config, data, data.training, shares=weights(sources))
+        train = FutureWindows(
+            config, data, data.training, shares=weights(sources), images=self.config.stage != "trajectory"
+        )
         held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
@@ -117,7 +128,6 @@ class FutureTask(Task):
             phase.fit([torch.nan_to_num(body) for body in bodies], config.rate_hz, mean_s)  # type: ignore[operator]
         self._fit_constants(train, held_out)
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
-        self._validation = held_out
         self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
         return train, held_out
 
@@ -158,29 +168,49 @@ class FutureTask(Task):
 
     # ------------------------------------------------------------------ learning
 
+    def start_from(self, bundle: Path) -> None:
+        """The autoencoder, the constants, and the stage that is not trained, or both stages where both are."""
+        _, tensors = load_bundle(bundle, "future", FutureConfig)
+        of_stage = {"both": ("trajectory", "frames"), "trajectory": ("frames",), "frames": ("trajectory", "frames")}
+        for module in (*of_stage[self.config.stage], "norm"):
+            load_weights(self.model.get_submodule(module), tensors, bundles.PREFIXES[module], bundle)
+        self.modules["ema"] = Ema(self.model, self.config.ema_decay)
+
     def trainable(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+        trained = {"both": ("",), "trajectory": ("trajectory.",), "frames": ("frames.", "composition.")}
+        named = self.model.named_parameters()
+        return [p for name, p in named if p.requires_grad and name.startswith(trained[self.config.stage])]
 
     def loss(self, batch: Item, step: int) -> dict[str, Tensor]:
-        model = self.model
-        model.autoencoder.eval()
         inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
         with torch.autocast(inputs.body.device.type, enabled=False):  # millimetres of a body metres across
-            forecast = model.trajectory(inputs)
-        losses = trajectory_loss(forecast, batch["future"], batch["there"])
-        # One horizon per step, each example where the episode lasts that long.
+            forecast = self.model.trajectory(inputs)
+        losses = {} if self.config.stage == "frames" else trajectory_loss(forecast, batch["future"], batch["there"])
+        if self.config.stage != "trajectory":
+            losses |= self._frame_losses(batch, forecast)
+        weights = {"modes": self.config.modes_weight, "probability": self.config.modes_weight}
+        total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
+        return {"loss": total, **losses}
+
+    def _frame_losses(self, batch: Item, forecast: Forecast) -> dict[str, Tensor]:
+        """Of one horizon per step, each example where the episode lasts that long."""
+        model = self.model
         index = int(torch.randint(len(model.config.frame_steps), ()))
         lasts = batch["there"][:, model.config.frame_steps[index] - 1].nonzero()[:, 0][: self.config.frames_batch]
-        fan = losses["modes"] + losses["probability"]
-        total = losses["hands"] + losses["joints"] + self.config.modes_weight * fan
-        if len(lasts):
-            few = {name: value[lasts] for name, value in batch.items()}
-            foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5
-            path = torch.where(foreseen, forecast.body[lasts].detach(), few["future"])
-            scene = Scene.of(batch_of(few), few["latent"])
-            losses["frames"] = model.frames.loss(scene, path, few["latents"], index)
-            total = total + losses["frames"]
-        return {"loss": total, **losses}
+        if len(lasts) < 2:
+            return {"frames": torch.stack([p.sum() for p in model.frames.parameters()]).sum() * 0.0}
+        few = {name: value[lasts] for name, value in batch.items()}
+        foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5
+        path = torch.where(foreseen, forecast.body[lasts].detach(), few["future"])
+        scene = Scene.of(batch_of(few), few["latent"])
+        loss, drawn = model.frames.loss(scene, path, few["latents"], index)
+        # The composition learns from what stage II draws now, and not from the truth.
+        count = min(self.config.composed, len(drawn))
+        image, truth = few["image"][::2][:count], few["images"][::2][:count, index]
+        with torch.no_grad():
+            now, later = model.autoencoder.eval().decode(torch.cat([scene.latent[::2][:count], drawn[:count]])).chunk(2)
+        composed = model.composition(image, now, later)
+        return {"frames": loss, "composed": COMPOSED_WEIGHT * functional.mse_loss(composed, truth)}
 
     def after_step(self, step: int) -> None:
         self.modules["ema"].update(self.model)  # type: ignore[operator]
@@ -218,23 +248,8 @@ class FutureTask(Task):
 
     def export(self, out: Path, run: RunInfo) -> None:
         model = self._average.eval()
-        model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
         card = write_card(out.name, model.config, run, self._facts)
         bundles.save(out, "future-lite", model, run.record(), card)
-
-    @torch.no_grad()
-    def _fitted_detail(self, model: FutureModel) -> Any:
-        """The scale of `keep_detail` with the best frames on held-out episodes."""
-        frames = model.config.frames
-        few = next(iter(DataLoader(self._validation, self.config.painted)))
-        trajectory = model.trajectory(batch_of(few)).body
-
-        def quality(scale: float) -> float:
-            tried = frames.model_copy(update={"detail_scale": scale})
-            model.config = model.config.model_copy(update={"frames": tried})
-            return float(_painted(model, few, trajectory)["psnr"].mean())
-
-        return frames.model_copy(update={"detail_scale": max(DETAIL_SCALES, key=quality)})
 
 
 def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:

@@ -27,6 +27,7 @@ from wm_ros.nn.instruction import Words, open_words
 from wm_ros.nn.language import batch_ids
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
+from wm_ros.training.altered import altered
 
 Item = dict[str, Tensor]
 
@@ -38,7 +39,8 @@ class Recordings:
     Attributes:
         body: (N, V) float32. states: (N, T, D) float32. latents: (N, C, h, w) float16.
         text: (N,) index into `words` (M, …). first, last: (N,) bounds of the episode of each step.
-        frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 2) source and row.
+        frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 3) source, row and copy (0 for the
+            images as they are, else the number of an `altered` copy).
         stride: states and latents are there at every stride-th step of an episode, zero elsewhere.
         training, validation: numbers of the first steps of the episodes of each side.
     """
@@ -65,15 +67,24 @@ class Recordings:
         return [self.body[start : int(self.last[start]) + 1] for start in starts]
 
 
-def encoded(source: Aligned, stride: int, encode: FramesToTokens, key: str) -> NDArray[np.float32]:
-    """`encode` of every stride-th image of each episode of `source`, (N, …); zero in between. Cached by `key`."""
-    if stride == 1:
+def encoded(source: Aligned, stride: int, encode: FramesToTokens, key: str, copy: int = 0) -> NDArray[np.float32]:
+    """`encode` of every stride-th image of each episode of `source`, (N, …); zero in between. Cached by `key`.
+
+    Args:
+        copy: 0 for the images as they are; other numbers are the seeds of `altered` copies.
+    """
+    if stride == 1 and not copy:
         return np.asarray(with_tokens(source, encode, key)["tokens"])
-    spans = zip(source.starts[:-1], source.starts[1:], strict=True)
+    spans = list(zip(source.starts[:-1], source.starts[1:], strict=True))
     rows = np.concatenate([np.arange(start, end, stride) for start, end in spans])
-    path = source.folder / f"every-{stride}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    name = hashlib.sha256(f"{key} {copy}".encode() if copy else key.encode()).hexdigest()[:16]
+    path = source.folder / f"every-{stride}-{name}.npy"
     if not path.is_file():
-        parts = [encode(source["frames"][rows[at : at + 64]]) for at in range(0, len(rows), 64)]
+        parts = []
+        for start, end in spans:
+            images = np.asarray(source["frames"][start:end:stride])
+            images = altered(images, episode_seed(copy, int(start))) if copy else images
+            parts += [encode(images[at : at + 64]) for at in range(0, len(images), 64)]
         part = path.with_suffix(f".{os.getpid()}.npy")
         np.save(part, np.concatenate(parts))
         part.rename(path)
@@ -83,10 +94,15 @@ def encoded(source: Aligned, stride: int, encode: FramesToTokens, key: str) -> N
     return every
 
 
+def episode_seed(copy: int, start: int) -> int:
+    """Seed of one episode of a copy."""
+    return copy * 1_000_003 + start
+
+
 def gather(
     sources: Sequence[Aligned],
-    states: Sequence[NDArray[np.float32]],
-    latents: Sequence[NDArray[np.float32]],
+    states: Sequence[Sequence[NDArray[np.float32]]],
+    latents: Sequence[Sequence[NDArray[np.float32]]],
     split: Sequence[tuple[list[int], list[int]]],
     stride: int = 1,
     words: Words = batch_ids,
@@ -94,31 +110,31 @@ def gather(
     """Join sources.
 
     Args:
-        states, latents: of each source, as `encoded` gives them.
-        split: for each source, the numbers of its episodes for training and for validation.
+        states, latents: of each source and each of its copies, as `encoded` gives them.
+        split: for each source, the numbers of its episodes for training and for validation; copies are for training.
     """
     texts = sorted({text for source in sources for text in source.texts})
-    first, last, text, place = [], [], [], []
+    first, last, text, place, bodies = [], [], [], [], []
     sides: tuple[list[int], list[int]] = ([], [])
     offset = 0
     for number, source in enumerate(sources):
-        for episode, (start, end) in enumerate(zip(source.starts[:-1], source.starts[1:], strict=True)):
-            first.append(np.full(end - start, offset + start))
-            last.append(np.full(end - start, offset + end - 1))
-            for side, chosen in zip(sides, split[number], strict=True):
-                if episode in chosen:
-                    side.append(int(offset + start))
-        text.append(np.array([texts.index(t) for t in source.texts])[np.asarray(source["text"])])
-        place.append(np.stack([np.full(len(source), number), np.arange(len(source))], 1))
-        offset += len(source)
-    bodies = [
-        np.concatenate([np.asarray(source["hands"]).reshape(len(source), 6), np.asarray(source["joints"])], 1)
-        for source in sources
-    ]
+        hands = np.asarray(source["hands"]).reshape(len(source), 6)
+        for copy in range(len(states[number])):
+            for episode, (start, end) in enumerate(zip(source.starts[:-1], source.starts[1:], strict=True)):
+                first.append(np.full(end - start, offset + start))
+                last.append(np.full(end - start, offset + end - 1))
+                for side, chosen in zip(sides[: 1 if copy else 2], split[number], strict=False):
+                    if episode in chosen:
+                        side.append(int(offset + start))
+            text.append(np.array([texts.index(t) for t in source.texts])[np.asarray(source["text"])])
+            rows = np.arange(len(source))
+            place.append(np.stack([np.full(len(rows), number), rows, np.full(len(rows), copy)], 1))
+            bodies.append(np.concatenate([hands, np.asarray(source["joints"])], 1))
+            offset += len(source)
     return Recordings(
         body=torch.from_numpy(np.concatenate(bodies).astype(np.float32)),
-        states=torch.from_numpy(np.concatenate(states)),
-        latents=torch.cat([torch.from_numpy(each.astype(np.float16)) for each in latents]),
+        states=torch.from_numpy(np.concatenate([each for copies in states for each in copies])),
+        latents=torch.cat([torch.from_numpy(each.astype(np.float16)) for copies in latents for each in copies]),
         text=torch.from_numpy(np.concatenate(text)),
         words=words(texts),
         first=torch.from_numpy(np.concatenate(first)),
@@ -139,17 +155,22 @@ def recordings(
     encoders: tuple[FramesToTokens, FramesToTokens],
     key: str,
     split: Callable[[int], tuple[list[int], list[int]]],
+    copies: Sequence[int] | None = None,
 ) -> Recordings:
     """Read sources, or their cache.
 
     Args:
         encoders: images → states, and → latents, cached by `key`.
         split: the number of a source's episodes → those for training and those for validation.
+        copies: `altered` copies of each source, none where None.
     """
     size = {"width": config.image_width, "height": config.image_height}
     aligned = [align(source, config.joint_names, cache, rate_hz=config.rate_hz, **size) for source in sources]
-    states = [encoded(each, stride, encoders[0], key) for each in aligned]
-    latents = [encoded(each, stride, encoders[1], key + " latents") for each in aligned]
+    versions = [(each, range(1 + count)) for each, count in zip(aligned, copies or [0] * len(sources), strict=True)]
+    states = [[encoded(each, stride, encoders[0], key, copy) for copy in those] for each, those in versions]
+    latents = [
+        [encoded(each, stride, encoders[1], key + " latents", copy) for copy in those] for each, those in versions
+    ]
     splits = [split(len(each.episodes)) for each in aligned]
     return gather(aligned, states, latents, splits, stride, open_words(config.language))
 
@@ -220,8 +241,12 @@ class FutureWindows(Dataset[Item]):
         return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous)])
 
     def _image(self, step: int) -> Tensor:
-        source, row = self.data.place[step].tolist()
-        return to_tensor(np.asarray(self.data.frames[source][row]))
+        source, row, copy = self.data.place[step].tolist()
+        image = np.asarray(self.data.frames[source][row])
+        if copy:
+            start = row - (step - int(self.data.first[step]))
+            image = altered(image[None], episode_seed(copy, start))[0]
+        return to_tensor(image)
 
 
 def batch_of(item: Item) -> Batch:
