@@ -14,7 +14,7 @@ from wm_ros.nn.language import batch_ids
 from wm_ros.training import backbones
 from wm_ros.training.backbones import BackbonesConfig, Data
 
-SMALL = TrajectoryConfig(width=16, layers=2, heads=2, modes=2)
+SMALL = TrajectoryConfig(width=16, layers=2, heads=2)
 CONFIG = BackbonesConfig(steps=4, batch_size=8, seeds=(0,), calls=20, trajectory=SMALL)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wm_ros.future import FutureCapability
-from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
+from wm_ros.future.config import FramesConfig, FutureConfig, SamplesConfig, TrajectoryConfig
 from wm_ros.future.history import body_of
 from wm_ros.future.memory import RefusedError
 from wm_ros.future.model import FutureModel
@@ -17,7 +17,8 @@ CONFIG = FutureConfig(
     state_width=16,
     image_height=32,
     image_width=64,
-    trajectory=TrajectoryConfig(width=32, layers=1, heads=2, modes=4),
+    trajectory=TrajectoryConfig(width=32, layers=1, heads=2),
+    samples=SamplesConfig(count=8, steps=4, coefficients=6, width=16),
     frames=FramesConfig(width=32, layers=1, heads=2),
     autoencoder=AutoencoderConfig(channels=4, width=16, blocks=1),
 )
@@ -74,7 +75,7 @@ def test_a_prediction_has_hands_joints_samples_and_frames(capability):
     assert prediction.hands[0].offsets_s[-1] == pytest.approx(2.0)
     assert prediction.joints.names == G1_JOINTS
     assert prediction.joints.position_rad.shape == (30, 26)
-    assert prediction.samples.shape == (4, 2, 30, 3)
+    assert prediction.samples.shape == (8, 2, 30, 3)
     assert prediction.probability.sum() == pytest.approx(1.0, abs=1e-5)
     assert prediction.frames.rgb.shape == (3, 32, 64, 3)
     assert prediction.frames.horizons_s == (0.33, 0.67, 1.0)

@@ -6,8 +6,9 @@ import torch
 from wm_ros.bundle import TrainingRecord
 from wm_ros.errors import BundleError
 from wm_ros.future import model as bundles
-from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
-from wm_ros.future.frames import Scene, keep_detail
+from wm_ros.future.composition import Composition
+from wm_ros.future.config import FramesConfig, FutureConfig, SamplesConfig, TrajectoryConfig
+from wm_ros.future.frames import Scene
 from wm_ros.future.fusion import ALWAYS, Fusion, causal_mask
 from wm_ros.future.history import Batch
 from wm_ros.future.model import FutureModel
@@ -19,7 +20,8 @@ CONFIG = FutureConfig(
     state_width=16,
     image_height=32,
     image_width=64,
-    trajectory=TrajectoryConfig(width=32, layers=1, heads=2, modes=4),
+    trajectory=TrajectoryConfig(width=32, layers=1, heads=2),
+    samples=SamplesConfig(count=8, steps=4, coefficients=6, width=16),
     frames=FramesConfig(width=32, layers=1, heads=2, fusion_layers=2),
     autoencoder=AutoencoderConfig(channels=4, width=16, blocks=1),
 )
@@ -40,7 +42,8 @@ def batch_of(count: int = 3) -> Batch:
     torch.manual_seed(1)
     body = torch.randn(count, CONFIG.history_steps, CONFIG.values)
     states = torch.randn(count, 2, 2, CONFIG.state_width)
-    return Batch(body, states, batch_ids(["grasp the red can"] * count), torch.ones(count, 4, dtype=torch.bool))
+    words, asked = batch_ids(["grasp the red can"] * count), torch.randn(count, CONFIG.history_steps, 26)
+    return Batch(body, states, words, torch.ones(count, 5, dtype=torch.bool), asked)
 
 
 def scene_of(count: int = 3) -> Scene:
@@ -48,20 +51,25 @@ def scene_of(count: int = 3) -> Scene:
     return Scene.of(batch, torch.randn(count, 4, 4, 8))
 
 
-def test_stage_one_gives_a_body_per_step_and_modes_with_probabilities(model):
+def test_stage_one_gives_a_body_per_step_and_weighted_samples_around_it(model):
     forecast = model.trajectory(batch_of())
     assert forecast.body.shape == (3, 30, 32)
-    assert forecast.hands.shape == (3, 4, 30, 6)
-    assert torch.allclose(forecast.log_probability.exp().sum(1), torch.ones(3))
-    assert torch.equal(forecast.hands[:, 0], forecast.body[..., :6])
+    fan = model.trajectory.imagine(forecast)
+    assert fan.hands.shape == (3, 8, 30, 6)
+    assert torch.allclose(fan.probability.sum(1), torch.ones(3))
+    assert torch.equal(fan.hands, model.trajectory.imagine(forecast).hands)
+    assert model.trajectory.imagine(forecast, count=3).hands.shape == (3, 3, 30, 6)
 
 
 def test_an_untrained_stage_one_says_what_the_linear_path_says():
     fresh, batch = FutureModel(CONFIG).eval(), batch_of()
-    fresh.trajectory.base.ridges[0].weight.normal_(std=0.1)
-    assert torch.allclose(
-        fresh.trajectory(batch).body, fresh.trajectory.base(batch.body, torch.zeros(3, dtype=torch.long)), atol=1e-5
-    )
+    kind = torch.zeros(3, dtype=torch.long)
+    for path in (fresh.trajectory.base, fresh.trajectory.base_asked):
+        path.ridges[0].weight.normal_(std=0.1)
+    heard = fresh.trajectory.base_asked(torch.cat([batch.body, batch.asked], -1), kind)
+    assert torch.allclose(fresh.trajectory(batch).body, heard, atol=1e-5)
+    unheard = batch._replace(known=batch.known & (torch.arange(5) < 4))
+    assert torch.allclose(fresh.trajectory(unheard).body, fresh.trajectory.base(batch.body, kind), atol=1e-5)
 
 
 def test_stage_one_hears_the_instruction_and_both_states(model):
@@ -76,12 +84,13 @@ def test_stage_one_hears_the_instruction_and_both_states(model):
 
 def test_what_is_unknown_does_not_change_the_forecast(model):
     batch = batch_of()
-    known = torch.tensor([[False, True, True, False]]).expand(3, 4)
+    known = torch.tensor([[False, True, True, False, False]]).expand(3, 5)
     first = model.trajectory(batch._replace(known=known)).body
     body, states = batch.body.clone(), batch.states.clone()
     body[..., 6:] = 99.0
     states[:, 0] = 99.0
-    second = model.trajectory(batch._replace(known=known, body=body, states=states)).body
+    asked = torch.full_like(batch.asked, 99.0)
+    second = model.trajectory(batch._replace(known=known, body=body, states=states, asked=asked)).body
     assert torch.allclose(first, second)
 
 
@@ -100,18 +109,6 @@ def test_the_loss_ignores_steps_after_the_end_of_an_episode(model):
     first = trajectory_loss(forecast, future, there)
     second = trajectory_loss(forecast, other, there)
     assert all(torch.allclose(first[name], second[name]) for name in first)
-
-
-def test_the_nearest_mode_learns_most(model):
-    forecast = model.trajectory(batch_of(1))
-    hands = forecast.hands.detach().clone().requires_grad_()
-    future = forecast.body.detach().clone()
-    future[..., :6] = hands.detach()[:, 2] + 1e-3
-    there = torch.ones(1, 30, dtype=torch.bool)
-    trajectory_loss(forecast._replace(hands=hands), future, there)["modes"].backward()
-    size = hands.grad.abs().sum((0, 2, 3))
-    assert size[0] == 0
-    assert size[2] > 5 * size[[1, 3]].max()
 
 
 def test_a_later_entry_of_the_context_changes_nothing_earlier():
@@ -166,21 +163,23 @@ def test_untrained_frames_are_the_current_one():
 def test_the_frame_loss_teaches_both_the_estimate_and_the_flow(model):
     torch.manual_seed(0)
     scene, frames = scene_of(4), torch.randn(4, 3, 4, 4, 8)
-    loss = model.frames.loss(scene, torch.randn(4, 30, 32), frames, 1)
+    loss, drawn = model.frames.loss(scene, torch.randn(4, 30, 32), frames, 1)
     loss.backward()
     assert torch.isfinite(loss)
+    assert drawn.shape == (2, 4, 4, 8)
+    assert not drawn.requires_grad
     assert model.frames.action_in[0].weight.grad.abs().sum() > 0
     assert model.frames.no_action.grad is not None
     model.zero_grad()
 
 
-def test_the_current_image_stays_where_nothing_changes_and_gives_way_where_something_does():
-    current, decoded_now = torch.full((1, 3, 16, 32), 0.6), torch.full((1, 3, 16, 32), 0.5)
-    decoded = decoded_now[:, None].clone()
-    decoded[..., 16:] = 0.1
-    shown = keep_detail(current, decoded_now, decoded, scale=0.05)
-    assert torch.allclose(shown[..., :8], torch.tensor(0.6))
-    assert torch.allclose(shown[..., 24:], torch.tensor(0.1))
+def test_an_untrained_composition_keeps_what_the_drawing_does_not_change():
+    current, decoded_now = torch.full((1, 3, 32, 64), 0.6), torch.full((1, 3, 32, 64), 0.5)
+    decoded = decoded_now.clone()
+    decoded[..., 32:] = 0.1
+    shown = Composition(8, scale=0.05)(current, decoded_now, decoded)
+    assert torch.allclose(shown[..., :16], torch.tensor(0.6), atol=0.01)
+    assert torch.allclose(shown[..., 48:], torch.tensor(0.1), atol=0.01)
 
 
 def test_a_bundle_gives_back_the_model(model, tmp_path):

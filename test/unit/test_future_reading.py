@@ -24,7 +24,7 @@ def config_of(kind: str) -> FutureConfig:
         state_width=16,
         image_height=32,
         image_width=64,
-        trajectory=TrajectoryConfig(backbone=kind, width=32, layers=2, modes=4),
+        trajectory=TrajectoryConfig(backbone=kind, width=32, layers=2),
         frames=FramesConfig(width=32, layers=1, heads=2, fusion_layers=2),
         autoencoder=AutoencoderConfig(channels=4, width=16, blocks=1),
     )
@@ -41,8 +41,8 @@ def model_of(kind: str) -> TrajectoryModel:
 def batch_of(count: int = 3, history_steps: int = 12) -> Batch:
     torch.manual_seed(1)
     states = torch.randn(count, 2, 2, 16)
-    known = torch.ones(count, 4, dtype=torch.bool)
-    return Batch(torch.randn(count, history_steps, 32), states, batch_ids(["grasp the red can"] * count), known)
+    known, asked = torch.ones(count, 5, dtype=torch.bool), torch.zeros(count, history_steps, 26)
+    return Batch(torch.randn(count, history_steps, 32), states, batch_ids(["grasp the red can"] * count), known, asked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +63,7 @@ def test_every_backbone_hears_the_past_the_states_and_the_instruction(kind):
 @torch.no_grad()
 def test_unknown_joints_are_not_heard(kind):
     model, batch = model_of(kind), batch_of()
-    blind = batch._replace(known=torch.tensor([[False, True, True, True]]).expand(3, 4))
+    blind = batch._replace(known=torch.tensor([[False, True, True, True, True]]).expand(3, 5))
     other = batch.body.clone()
     other[..., 6:] = 99.0
     assert torch.allclose(model(blind).body, model(blind._replace(body=other)).body)
@@ -72,9 +72,9 @@ def test_unknown_joints_are_not_heard(kind):
 @torch.no_grad()
 def test_the_backbone_reads_the_past_alone_and_in_its_order():
     reader = PastFirst(TrajectoryConfig(backbone="gru", width=32, layers=2), history_steps=5).eval()
-    tokens, heard = torch.randn(2, 4 + 5 + 3, 32), []
+    tokens, heard = torch.randn(2, 4 + 5 + 2, 32), []
     reader.backbone.register_forward_pre_hook(lambda _, given: heard.append(given[0]))
-    assert reader(tokens).shape == (2, 3, 32)
+    assert reader(tokens).shape == (2, 2, 32)
     assert torch.equal(heard[0], tokens[:, 4:9])
 
 

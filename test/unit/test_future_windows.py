@@ -1,5 +1,6 @@
 """Training windows are what the capability would cut from the same episode."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from wm_ros.kinematics import G1_JOINTS, hands_of
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.training.aligned import Aligned
 from wm_ros.training.future_windows import FutureWindows, encoded, gather
-from wm_ros.types import Instruction, Joints, StateTokens
+from wm_ros.types import Instruction, JointCommand, Joints, StateTokens
 
 CONFIG = FutureConfig(
     state_width=16,
@@ -42,6 +43,7 @@ def aligned() -> Aligned:
         folder=Path(),
         arrays={
             "joints": joints,
+            "commands": joints + rng.normal(0, 0.01, joints.shape).astype(np.float32),
             "hands": np.stack([np.stack([h["left"], h["right"]]) for h in found]).astype(np.float32),
             "frames": rng.integers(0, 255, (count, 32, 64, 3), dtype=np.uint8),
             "text": np.repeat([1, 0], LENGTHS),
@@ -54,23 +56,25 @@ def windows(aligned) -> FutureWindows:
     rng = np.random.default_rng(1)
     states = rng.normal(size=(65, 2, 16)).astype(np.float32)
     latents = rng.normal(size=(65, 4, 4, 8)).astype(np.float32)
-    data = gather([aligned], [states], [latents], [([0, 1], [])])
+    data = gather([aligned], [[states]], [[latents]], [([0, 1], [])])
     return FutureWindows(CONFIG, data, data.training)
 
 
 @pytest.mark.parametrize("step", [0, 1, 4, 7, 20])
 def test_a_window_is_what_the_capability_cuts(aligned, windows, step):
     item = windows[int(np.flatnonzero(windows.index == step)[0])]
-    capability = FutureCapability(FutureModel(CONFIG).eval())
+    capability = FutureCapability(FutureModel(CONFIG).eval(), with_commands=True)
     capability.wanted = set()
     capability.step(Instruction(0, "", "lift it"))
     for t in range(step + 1):
         stamp = 10**12 + round(t * 1e9 / 15)
         capability.step(Joints(stamp, "", G1_JOINTS, aligned["joints"][t].astype(np.float64)))
+        capability.step(JointCommand(stamp, "", G1_JOINTS, aligned["commands"][t].astype(np.float64)))
         capability.step(StateTokens(stamp, "camera", windows.data.states[t].numpy()))
     live = capability.moment.batch
     assert torch.allclose(item["body"], live.body[0], atol=1e-5)
     assert torch.equal(item["known"], live.known[0])
+    assert torch.allclose(item["asked"], live.asked[0], atol=1e-5)
     assert torch.equal(item["words"], live.words[0])
     assert torch.equal(item["states"][1], live.states[0, 1])
     if live.known[0, 3]:
@@ -103,5 +107,24 @@ def test_with_a_stride_only_the_images_of_windows_are_encoded(aligned, tmp_path)
     assert np.flatnonzero(states[:, 0, 0]).tolist() == list(range(0, 65, 5))
     encoded(source, 5, encode, "key")
     assert sum(seen) == 13  # the second time from the cache
-    data = gather([source], [states], [states], [([0, 1], [])], stride=5)
+    data = gather([source], [[states]], [[states]], [([0, 1], [])], stride=5)
     assert set(FutureWindows(CONFIG, data, data.training).index % 5) == {0}
+
+
+def test_copies_are_of_training_episodes_and_look_otherwise_alike_within_an_episode(aligned, tmp_path):
+    source = replace(aligned, folder=tmp_path)
+
+    def encode(frames):
+        return frames.reshape(len(frames), 4, 4, -1).mean(-1, dtype=np.float32)[:, None]
+
+    states = [encoded(source, 1, encode, "key", copy) for copy in (0, 1)]
+    assert not np.allclose(states[0], states[1])
+    assert np.array_equal(states[1], encoded(source, 1, encode, "key", 1))
+    data = gather([source], [states], [states], [([0], [1])])
+    assert (data.training, data.validation) == ([0, 65], [40])
+    windows = FutureWindows(CONFIG, data, data.training, images=True)
+    plain, copy = windows[3], windows[int(np.flatnonzero(windows.index == 68)[0])]
+    assert torch.equal(plain["body"], copy["body"])
+    assert not torch.allclose(plain["image"], copy["image"])
+    shown = (copy["image"].permute(1, 2, 0) * 255).round().byte().numpy()
+    assert np.abs(encode(shown[None])[0] - states[1][3]).max() < 1.0  # what was encoded is what is shown

@@ -3,7 +3,8 @@
 Right wrist, unless only the left one moves in the episode. `hand_ade@h` is the mean distance over the predicted steps
 up to h, `hand_fde@h` the distance at h (linear between steps); `joint_ade` and `joint_fde` are mean absolute errors
 over the joints. A metric with the suffix `_moving` counts only times at which the wrist moved faster than 0.03 m/s
-over the past 0.2 s. The model is state-only, and so are its baselines.
+over the past 0.2 s. The model is state-only, and so are its baselines; with what was commanded too, where that is
+recorded, the names are `hand_ade_commands@h` and so on.
 
 Frames are scored on every third prediction, on fewer in long recordings (see `PaintLog`), because controls have to be
 painted too: without a trajectory, on a trajectory of another time, and on the true one.
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wm_ros.evaluation.future_fan import FanGuess, fan_guess, fan_metrics
 from wm_ros.evaluation.future_frames import PaintLog
 from wm_ros.evaluation.future_pictures import trajectory_plot
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
@@ -37,12 +39,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Guess:
-    """One prediction with what its baselines say: method → (F, V) bodies."""
+    """One prediction with what its baselines say: method → (F, V) bodies; `asked`: the same with commands, or none."""
 
     stamp_ns: int
     past: Array
     bodies: dict[str, Array]
     known: tuple[bool, bool, bool]
+    asked: dict[str, Array]
 
 
 class FutureScorer(Scorer):
@@ -53,14 +56,19 @@ class FutureScorer(Scorer):
     def __init__(self, bundle: Path) -> None:
         self.twin = FutureCapability.from_bundle(bundle)
         self.twin.wanted = set()
+        self.listener = FutureCapability(self.twin.model, with_commands=True)
+        self.listener.wanted = set()
         self.config = self.twin.config
         self.truth = Memory(self.config, span_s=float("1e9"))
         self.offsets_s = np.arange(1, self.config.horizon_steps + 1) / self.config.rate_hz
         self.guesses: list[Guess] = []
+        self.fans: list[FanGuess] = []
         self.paints = PaintLog(self.twin)
         self._start_ns: int | None = None
 
     def observe(self, sample: Sample) -> None:
+        if isinstance(sample, self.twin.inputs):
+            self.listener.step(sample)
         if isinstance(sample, self.twin.inputs) and not isinstance(sample, JointCommand):
             before = self.twin.withheld
             self.twin.step(sample)
@@ -81,7 +89,9 @@ class FutureScorer(Scorer):
         bodies = {"model": _body_of(prediction, moment), **self._baselines(moment)}
         known = moment.window.known
         past = moment.window.body.astype(np.float64)
-        self.guesses.append(Guess(moment.stamp_ns, past, bodies, (known.left, known.right, known.joints)))
+        there = (known.left, known.right, known.joints)
+        self.guesses.append(Guess(moment.stamp_ns, past, bodies, there, self._with_commands(moment, bodies)))
+        self.fans.append(fan_guess(self.twin.model, moment))
         self.paints.predict(prediction, moment)
 
     def finish(self) -> Scores:
@@ -95,6 +105,9 @@ class FutureScorer(Scorer):
         metrics = []
         for horizon in HORIZONS_S:
             metrics += self._body_metrics(horizon, side, moving, rows)
+            metrics += self._body_metrics(horizon, side, moving, rows, "_commands")
+        hands = [self._true(guess.stamp_ns, self.offsets_s)[:, :6] for guess in self.guesses]
+        metrics += fan_metrics(self.twin.model, self.fans, hands, side, rows)
         moves = {guess.stamp_ns: bool(now) for guess, now in zip(self.guesses, moving, strict=True)}
         metrics += self.paints.metrics(moves, self._true_body, rows)
         pictures = self.paints.pictures()
@@ -121,6 +134,19 @@ class FutureScorer(Scorer):
             "ridge": model.trajectory.base(body, kind),
         }
         return {name: future[0].numpy().astype(np.float64) for name, future in futures.items()}
+
+    @torch.inference_mode()
+    def _with_commands(self, moment: Moment, bodies: dict[str, Array]) -> dict[str, Array]:
+        """The model that hears commands, beside the one that does not and the baselines; empty without commands."""
+        other = self.listener.moment
+        if other is None or other.stamp_ns != moment.stamp_ns or not other.window.known.asked:
+            return {}
+        linear = self.twin.model.trajectory.base_asked(
+            torch.cat([other.batch.body, other.batch.asked], -1), other.forecast.kind
+        )
+        found = {"model": other.forecast.body, "ridge": linear}
+        rest = {name: bodies[name] for name in ("hold", "constant_velocity", "phase")}
+        return {n: f[0].numpy().astype(np.float64) for n, f in found.items()} | rest | {"state_only": bodies["model"]}
 
     # ------------------------------------------------------------------ truth
 
@@ -157,7 +183,7 @@ class FutureScorer(Scorer):
     # ------------------------------------------------------------------ figures
 
     def _body_metrics(
-        self, horizon: float, side: int, moving: NDArray[np.bool_], rows: list[dict[str, Any]]
+        self, horizon: float, side: int, moving: NDArray[np.bool_], rows: list[dict[str, Any]], variant: str = ""
     ) -> list[Metric]:
         steps = int(horizon * self.config.rate_hz + 1e-6)
         at_s = np.append(self.offsets_s[:steps], horizon)
@@ -165,13 +191,14 @@ class FutureScorer(Scorer):
         scored = []
         for number, guess in enumerate(self.guesses):
             truth = self._true(guess.stamp_ns, at_s)
-            if not np.isfinite(truth).all():
+            bodies = guess.asked if variant else guess.bodies
+            if not np.isfinite(truth).all() or not bodies:
                 continue
             scored.append(number)
-            for method, body in guess.bodies.items():
+            for method, body in bodies.items():
                 ahead = np.concatenate([body[:steps], _between(guess.past[-1], body, self.offsets_s, horizon)])
                 for key, value in _errors(ahead - truth, side, guess.known[2]).items():
-                    found.setdefault(key, {}).setdefault(method, []).append(value)
+                    found.setdefault(key + variant, {}).setdefault(method, []).append(value)
         metrics = []
         for key, methods in found.items():
             values = {method: np.array(column)[:, None] for method, column in methods.items()}

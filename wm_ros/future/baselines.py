@@ -68,7 +68,8 @@ class PhaseTable(nn.Module):
 class Ridge(nn.Module):
     """Linear regression from the last `states` states to the displacement at every future step.
 
-    Features: the last state, standardised, and the `states - 1` last differences. Fitted in closed form.
+    Features: the last state, standardised, and the `states - 1` last differences. Fitted in closed form. A state may
+    hold more (`beside` numbers) than is predicted, such as what was commanded.
     """
 
     weight: Tensor
@@ -76,26 +77,27 @@ class Ridge(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, values: int, states: int, steps: int) -> None:
+    def __init__(self, values: int, states: int, steps: int, beside: int = 0) -> None:
         super().__init__()
         self.states, self.steps, self.values = states, steps, values
-        self.register_buffer("weight", torch.zeros(values * states, steps * values))
+        inputs = (values + beside) * states
+        self.register_buffer("weight", torch.zeros(inputs, steps * values))
         self.register_buffer("bias", torch.zeros(steps * values))
-        self.register_buffer("mean", torch.zeros(values * states))
-        self.register_buffer("scale", torch.ones(values * states))
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
 
     def features(self, body: Tensor) -> Tensor:
-        """(B, H, V) → (B, V · states)."""
+        """(B, H, V + beside) → (B, (V + beside) · states)."""
         recent = body[:, -self.states :]
         return torch.cat([recent[:, -1], recent.diff(dim=1).flatten(1)], 1)
 
     def fit(self, body: Tensor, future: Tensor, strength: float) -> None:
-        """Fit on windows body (N, H, V) and future (N, F, V); `strength` is the penalty per window."""
+        """Fit on windows body (N, H, V + beside), future (N, F, V); `strength` is the penalty per window."""
         inputs = self.features(body.double())
         self.mean.copy_(inputs.mean(0))
         self.scale.copy_(inputs.std(0).clamp(min=1e-6))
         inputs = (inputs - self.mean.double()) / self.scale.double()
-        targets = (future - body[:, -1:]).flatten(1).double()
+        targets = (future - body[:, -1:, : self.values]).flatten(1).double()
         self.bias.copy_(targets.mean(0))
         gram = inputs.T @ inputs + strength * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
         self.weight.copy_(torch.linalg.solve(gram, inputs.T @ (targets - targets.mean(0))))
@@ -104,17 +106,17 @@ class Ridge(nn.Module):
         """Future (B, F, V)."""
         inputs = (self.features(body) - self.mean) / self.scale
         moved = inputs @ self.weight + self.bias
-        return body[:, -1:] + moved.view(-1, self.steps, self.values)
+        return body[:, -1:, : self.values] + moved.view(-1, self.steps, self.values)
 
 
 class LinearPath(nn.Module):
     """A `Ridge` for each kind of recording."""
 
-    def __init__(self, kinds: int, values: int, states: int, steps: int) -> None:
+    def __init__(self, kinds: int, values: int, states: int, steps: int, beside: int = 0) -> None:
         super().__init__()
-        self.ridges = nn.ModuleList(Ridge(values, states, steps) for _ in range(kinds))
+        self.ridges = nn.ModuleList(Ridge(values, states, steps, beside) for _ in range(kinds))
 
     def forward(self, body: Tensor, kind: Tensor) -> Tensor:
-        """Future (B, F, V) of body (B, H, V), each by the ridge of its kind (B,)."""
+        """Future (B, F, V) of body (B, H, V + beside), each by the ridge of its kind (B,)."""
         futures = torch.stack([ridge(body) for ridge in self.ridges])
         return futures[kind, torch.arange(len(body), device=body.device)]

@@ -53,15 +53,17 @@ class FutureCapability(Capability):
     Attributes:
         state_tokens_sha256: `tokens_sha256` of the state bundle whose tokens the model understands.
         moment: what the last prediction was made from; None before the first.
+        with_commands: whether it listens to what the joints are commanded too; state-only otherwise.
     """
 
     name = "future"
-    inputs = (Frame, StateTokens, Joints, Instruction, HandTrajectory)
+    inputs = (Frame, StateTokens, Joints, JointCommand, Instruction, HandTrajectory)
     trigger = StateTokens
     optional_outputs = frozenset({"frames"})
 
-    def __init__(self, model: bundles.FutureModel, device: str = "cpu") -> None:
+    def __init__(self, model: bundles.FutureModel, device: str = "cpu", with_commands: bool = False) -> None:
         super().__init__()
+        self.with_commands = with_commands
         self.model, self.device = model.to(device), torch.device(device)
         self.config: FutureConfig = model.config
         self.state_tokens_sha256 = model.config.state_tokens_sha256
@@ -83,11 +85,13 @@ class FutureCapability(Capability):
         self.withheld = ""
 
     def step(self, sample: Sample) -> Prediction | None:
-        if isinstance(sample, JointCommand):
-            return None  # what was asked for is not what is; the model is state-only
+        if isinstance(sample, JointCommand) and not self.with_commands:
+            return None
         self._watch_clock(sample)
         try:
-            if isinstance(sample, Joints):
+            if isinstance(sample, JointCommand):
+                self.memory.take_command(sample)
+            elif isinstance(sample, Joints):
                 self.memory.take_joints(sample)
             elif isinstance(sample, HandTrajectory):
                 self.memory.take_hand(sample)
@@ -183,10 +187,11 @@ class FutureCapability(Capability):
             )
             for i in sides
         )
-        samples = forecast.hands[0].unflatten(-1, (2, 3)).transpose(1, 2)[:, sides].cpu().numpy()
+        fan = self.model.trajectory.imagine(forecast)
+        samples = fan.hands[0].unflatten(-1, (2, 3)).transpose(1, 2)[:, sides].cpu().numpy()
         names = config.joint_names if window.known.joints else ()
         joints = JointForecast(sample.stamp_ns, "", names, offsets, body[:, 6 : 6 + len(names)].copy())
-        probability = forecast.log_probability[0].exp().cpu().numpy()
+        probability = fan.probability[0].cpu().numpy()
         return FuturePrediction(sample.stamp_ns, sample.frame_id, hands, samples, probability, joints, frames)
 
     def warm_up(self) -> None:

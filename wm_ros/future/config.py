@@ -29,7 +29,6 @@ class TrajectoryConfig(StrictModel):
     layers: int = Field(default=3, ge=1)
     heads: int = 4
     dropout: float = 0.1
-    modes: int = Field(default=6, ge=2, description="sampled trajectories, the central one included")
     ridge_states: int = Field(default=8, ge=2, description="states that the linear path sees")
 
     @model_validator(mode="after")
@@ -37,6 +36,25 @@ class TrajectoryConfig(StrictModel):
         if self.backbone != "all_tokens" and self.layers < 2:
             raise ValueError(f"layers = {self.layers}: {self.backbone} needs one for the past and one for the reading")
         return self
+
+
+class SamplesConfig(StrictModel):
+    """Samples around the central estimate of stage I (`wm_ros.future.samples`).
+
+    Attributes:
+        count: samples of a fan. steps: of denoising at most. tolerance: fall of the mean energy below which they end.
+        coefficients: numbers that describe a path. dropout: of the context too; few episodes are known by heart soon.
+        widest: spread of the rivals that the energy learns to tell from the truth.
+    """
+
+    count: int = Field(default=24, ge=2)
+    steps: int = Field(default=8, ge=1)
+    tolerance: float = 0.01
+    coefficients: int = Field(default=16, ge=1)
+    width: int = 128
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    widest: float = Field(default=2.5, ge=1)
+    seed: int = 0
 
 
 class FramesConfig(StrictModel):
@@ -90,6 +108,7 @@ class FutureConfig(StrictModel):
     image_width: int = 128
     frame_horizons_s: tuple[float, ...] = FRAME_HORIZONS_S
     trajectory: TrajectoryConfig = TrajectoryConfig()
+    samples: SamplesConfig = SamplesConfig()
     frames: FramesConfig = FramesConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     language: LanguageConfig = LanguageConfig()

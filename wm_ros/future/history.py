@@ -26,6 +26,7 @@ class Known(NamedTuple):
     left: bool
     right: bool
     previous: bool
+    asked: bool
 
 
 class Window(NamedTuple):
@@ -35,21 +36,26 @@ class Window(NamedTuple):
         body: (H, 6 + J) float32 over the last H grid steps, oldest first: left wrist, right wrist (m), joints (rad).
         states: (2, T, D) float32 previous and current state tokens.
         text: the instruction, "" where there is none.
+        asked: (H, J) float32 how far each joint was commanded to go from where it was, rad.
     """
 
     body: Float
     states: Float
     text: str
     known: Known
+    asked: Float
 
 
 class Batch(NamedTuple):
-    """Windows as tensors: body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 4) bool."""
+    """Windows as tensors: body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 5) bool, asked
+    (B, H, J).
+    """
 
     body: Tensor
     states: Tensor
     words: Tensor
     known: Tensor
+    asked: Tensor
 
 
 def collate(windows: Sequence[Window], words: Words) -> Batch:
@@ -59,6 +65,7 @@ def collate(windows: Sequence[Window], words: Words) -> Batch:
         torch.from_numpy(np.stack([w.states for w in windows])),
         words([w.text for w in windows]),
         torch.tensor([list(w.known) for w in windows]),
+        torch.from_numpy(np.stack([w.asked for w in windows])),
     )
 
 

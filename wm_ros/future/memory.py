@@ -12,7 +12,7 @@ from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Known, Window, past_grid, resample
 from wm_ros.kinematics import arm_for
 from wm_ros.topics import SIDES
-from wm_ros.types import Frame, HandTrajectory, Joints, StateTokens
+from wm_ros.types import Frame, HandTrajectory, JointCommand, Joints, StateTokens
 
 MAX_AGE_S = 0.3  # joints further than this from the state's time do not belong to it
 MAX_STATE_GAP_S = 0.2  # how far the previous state may lie from where it should
@@ -36,6 +36,7 @@ class Memory:
     def clear(self) -> None:
         """Forget what was measured. The instruction is an order, not a measurement: it stands until the next."""
         self._rows: deque[tuple[int, NDArray[np.float64]]] = deque()
+        self._asked: deque[tuple[int, NDArray[np.float64]]] = deque()
         self._wrists: dict[str, deque[tuple[int, NDArray[np.float64]]]] = {side: deque() for side in SIDES}
         self._states: deque[StateTokens] = deque()
         self._frames: deque[Frame] = deque(maxlen=FRAMES_KEPT)
@@ -45,14 +46,21 @@ class Memory:
 
     def take_joints(self, sample: Joints) -> None:
         """Joints of one message; what other messages said of other joints is carried on."""
+        self._take(sample, self._rows, "joint_states")
+
+    def take_command(self, sample: JointCommand) -> None:
+        """The same of what was commanded."""
+        self._take(sample, self._asked, "joint_command")
+
+    def _take(self, sample: Joints, track: deque[tuple[int, NDArray[np.float64]]], topic: str) -> None:
         if not np.isfinite(sample.position_rad).all() or len(sample.position_rad) != len(sample.names):
-            raise RefusedError("joint_states hold a value that is not a finite number, or more names than values")
+            raise RefusedError(f"{topic} hold a value that is not a finite number, or more names than values")
         ours, theirs = self.match(sample.names)
         if not ours:
-            raise RefusedError(f"joint_states have none of the model's joints, e.g. '{self.config.joint_names[0]}'")
-        row = self._rows[-1][1].copy() if self._rows else np.full(len(self.config.joint_names), np.nan)
+            raise RefusedError(f"{topic} have none of the model's joints, e.g. '{self.config.joint_names[0]}'")
+        row = track[-1][1].copy() if track else np.full(len(self.config.joint_names), np.nan)
         row[ours] = sample.position_rad[theirs]
-        self._append(self._rows, sample.stamp_ns, row)
+        self._append(track, sample.stamp_ns, row)
 
     def take_hand(self, sample: HandTrajectory) -> None:
         """The present of a hand's path."""
@@ -96,7 +104,17 @@ class Memory:
         if not (known["left"] or known["right"]):
             raise RefusedError(self._why_no_hands(now.stamp_ns))
         states, previous = self._two_states()
-        return Window(body.astype(np.float32), states, self.text, Known(**known, previous=previous))
+        asked = self._asked_at(grid, body) if known["joints"] else None
+        there = Known(**known, previous=previous, asked=asked is not None)
+        none = np.zeros_like(body[:, 6:])
+        return Window(
+            body.astype(np.float32), states, self.text, there, (none if asked is None else asked).astype(np.float32)
+        )
+
+    def _asked_at(self, grid: NDArray[np.int64], body: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Commanded minus measured joints (G, J); None where not all of the joints were commanded lately."""
+        commands = self._resampled(self._asked, grid)
+        return commands - body[:, 6:] if commands is not None and np.isfinite(commands).all() else None
 
     def body_at(self, grid: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, bool]]:
         """Wrists and joints (G, V) at ascending times (G,), and which of "joints", "left", "right" are known."""

@@ -9,7 +9,7 @@ from wm_ros.future.config import TrajectoryConfig
 from wm_ros.nn.attention import TransformerBlock
 from wm_ros.nn.sequence import Backbone
 
-QUERIES = 3  # two for the body, one for the modes
+QUERIES = 2  # tokens that gather what the body's future needs
 
 
 def make_reader(config: TrajectoryConfig, history_steps: int) -> nn.Module:

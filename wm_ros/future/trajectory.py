@@ -17,24 +17,25 @@ from wm_ros.future.baselines import LinearPath
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.reading import QUERIES, make_reader
+from wm_ros.future.samples import Fan, Samples
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.state.kinds import Kinds
 
-WINNER_SHARE = 0.9  # of the loss of the sampled modes that the nearest one takes
-NEARNESS = 0.3  # distance, in spreads, over which a mode's claim to be the right one falls to 1/e
-KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS = range(4)
+OTHERS = 8  # futures of other windows that the energy learns to find less plausible
+KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS, KNOWN_ASKED = range(5)
 
 
 class Normaliser(nn.Module):
     """Constants fitted on the training set, and what tells the kinds of recordings apart by their states.
 
-    body: mean and spread of (left wrist, right wrist, joints), (V,). state: of tokens, (T, D).
-    step: (F, V) spread of what the linear path leaves open at each future step, of all kinds together.
+    body: mean and spread of (left wrist, right wrist, joints), (V,). state: of tokens, (T, D). asked: (J,) of commanded
+    minus measured joints. step: (F, V) spread of what the linear path leaves open at each future step, of all kinds.
     left_open: (K, F, V) the same of each kind.
     """
 
     body_mean: Tensor
     body_std: Tensor
+    asked_std: Tensor
     state_mean: Tensor
     state_std: Tensor
     step_std: Tensor
@@ -49,6 +50,7 @@ class Normaliser(nn.Module):
         constants = {
             "body_mean": torch.zeros(config.values),
             "body_std": torch.ones(config.values),
+            "asked_std": torch.ones(len(config.joint_names)),
             "state_mean": torch.zeros(state),
             "state_std": torch.ones(state),
             "step_std": torch.ones(config.horizon_steps, config.values),
@@ -72,15 +74,20 @@ class Forecast(NamedTuple):
 
     Attributes:
         body: (B, F, V) central estimate of both wrists (m) and the joints (rad).
-        hands: (B, K, F, 6) modes of both wrists; mode 0 is the central estimate.
-        log_probability: (B, K) of the modes.
         scale: (B, F, V) spread of what the linear path leaves open in recordings of this kind.
+        context: (B, W) what the samples around the estimate are drawn from. kind: (B,) of recording.
     """
 
     body: Tensor
-    hands: Tensor
-    log_probability: Tensor
     scale: Tensor
+    context: Tensor
+    kind: Tensor
+
+    def left_open(self, hands: Tensor) -> Tensor:
+        """Paths of both wrists (B, …, F, 6) as differences from the central estimate, in units of `scale`."""
+        between = hands.dim() - 3
+        centre, scale = (part[..., :6].unflatten(0, (-1, *[1] * between)) for part in (self.body, self.scale))
+        return (hands - centre) / scale
 
 
 class TrajectoryModel(nn.Module):
@@ -90,42 +97,57 @@ class TrajectoryModel(nn.Module):
         super().__init__()
         self.config, sizes = config, config.trajectory
         width, values = sizes.width, config.values
+        joints = len(config.joint_names)
         self.base = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps)
+        self.base_asked = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps, joints)
         self.body_in = nn.Sequential(
             nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
         )
+        self.asked_in = nn.Linear(joints, width)
         self.state_in = nn.Linear(config.state_width, width)
         self.text_in = make_encoder(config.language, width, drop=0.1)
         # Places: previous state, current state, motion between them, instruction, history, queries.
         self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
         self.query = nn.Parameter(torch.randn(QUERIES, width) * 0.02)
-        self.missing = nn.Parameter(torch.randn(4, width) * 0.02)
+        self.missing = nn.Parameter(torch.randn(5, width) * 0.02)
         self.blocks = make_reader(sizes, config.history_steps)
-        steps, modes = config.horizon_steps, sizes.modes
-        self.body_out = nn.Linear(2 * width, steps * values)
-        self.modes_out = nn.Linear(width, (modes - 1) * steps * 6)
-        self.probability_out = nn.Linear(width, modes)
+        self.body_out = nn.Linear(QUERIES * width, config.horizon_steps * values)
         nn.init.zeros_(self.body_out.weight)
         nn.init.zeros_(self.body_out.bias)
-        nn.init.normal_(self.modes_out.weight, std=0.02)  # the modes start close to the centre, but apart
-        nn.init.normal_(self.modes_out.bias, std=0.02)
+        self.samples = Samples(config.samples, QUERIES * width, config.kinds, config.horizon_steps)
         object.__setattr__(self, "norm", norm)  # shared with stage II, saved once
 
     norm: Normaliser
 
     def forward(self, batch: Batch) -> Forecast:
         tokens, body = self.embed(batch)
-        context = self.blocks(tokens)[:, -QUERIES:]
+        context = self.blocks(tokens)[:, -QUERIES:].flatten(1)
         kind = self.norm.kind(batch.states)
         scale = self.norm.left_open[kind]
-        count, steps = len(tokens), self.config.horizon_steps
-        correction = self.body_out(context[:, :2].flatten(1)).view(count, steps, -1)
-        central = self.base(body, kind) + correction * scale
-        # The fan is drawn around the central estimate, which does not learn from it.
-        spread = self.modes_out(context[:, 2]).view(count, -1, steps, 6) * scale[:, None, :, :6]
-        middle = central[:, None, :, :6].detach()
-        hands = torch.cat([middle, middle + spread], 1)
-        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1), scale)
+        path = torch.where(
+            hears_commands(batch)[:, None, None],
+            self.base_asked(torch.cat([body, batch.asked], -1), kind),
+            self.base(body, kind),
+        )
+        correction = self.body_out(context).view(len(tokens), self.config.horizon_steps, -1)
+        # The samples are drawn around the central estimate, which does not learn from them.
+        return Forecast(path + correction * scale, scale, context.detach(), kind)
+
+    def imagine(self, forecast: Forecast, count: int | None = None, steps: int | None = None) -> Fan:
+        """Samples of both wrists around a forecast, weighed by their energy.
+
+        Args:
+            count, steps: how many, and denoising steps at most; those of the config where None.
+        """
+        sizes, samples = self.config.samples, self.samples
+        open_, energy, taken = samples.draw(forecast.context, forecast.kind, count or sizes.count, steps or sizes.steps)
+        hands = forecast.body[:, None, :, :6] + open_ * forecast.scale[:, None, :, :6]
+        probability = (-samples.trust[forecast.kind][:, None] * energy).softmax(1)
+        return Fan(hands, energy, probability, taken)
+
+    def plausibility(self, forecast: Forecast, hands: Tensor) -> Tensor:
+        """Energies (B, S) of candidate paths of both wrists (B, S, F, 6), m; lower is more plausible."""
+        return self.samples.judge(forecast.context, self.samples.coefficients(forecast.left_open(hands)))
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tokens (B, S, width), queries last, and the body (B, H, V) with the unknown parts at the training mean."""
@@ -144,6 +166,8 @@ class TrajectoryModel(nn.Module):
         history = self.body_in(torch.cat([(body - norm.body_mean) / norm.body_std, relative], -1))
         for index in (KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT):
             history = history + self.missing[index] * ~known[:, index, None, None]
+        asked = self.asked_in(batch.asked / norm.asked_std)
+        history = history + torch.where(hears_commands(batch)[:, None, None], asked, self.missing[KNOWN_ASKED])
         # States: previous, current, and the motion between them.
         states = (batch.states - norm.state_mean) / norm.state_std
         previous, current = states[:, 0], states[:, 1]
@@ -160,9 +184,18 @@ class TrajectoryModel(nn.Module):
         return torch.cat([placed, self.query.expand(len(placed), -1, -1)], 1), body
 
 
+def hears_commands(batch: Batch) -> Tensor:
+    """(B,) whether commands are known; they are differences from measured joints, so those must be known too."""
+    return batch.known[:, KNOWN_ASKED] & batch.known[:, KNOWN_JOINTS]
+
+
 def drop_modalities(batch: Batch, rate: float) -> Batch:
-    """In training, forget joints, a hand or the previous state of some examples, so that run time may lack them."""
+    """In training, forget joints, a hand or the previous state of some examples, so that run time may lack them.
+
+    Commands are forgotten in half of the examples, so that one model learns both to do with and without them.
+    """
     keep = torch.rand(batch.known.shape, device=batch.known.device) >= rate
+    keep[:, KNOWN_ASKED] = keep[:, KNOWN_JOINTS] & (torch.rand(len(keep), device=keep.device) < 0.5)
     # Without hands and joints there is nothing to predict from; keep at least the hands there.
     keep[:, KNOWN_LEFT : KNOWN_RIGHT + 1] |= ~keep[:, KNOWN_JOINTS, None]
     return batch._replace(known=batch.known & keep)
@@ -172,25 +205,27 @@ def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor) -> dict[s
     """Losses against the true future (B, F, V), over the steps that are `there` (B, F) bool.
 
     hands: mean distance of the central wrists, in spreads of the linear path's error, so that every horizon counts.
-    joints: smooth L1 in the same units. modes: the winner of the modes around the centre takes most of the loss, the
-    others a little, so that none is left behind. probability: cross-entropy to how near each mode came.
+    joints: smooth L1 in the same units.
     """
     weight = there.float()
     total = weight.sum().clamp(min=1)
     error = (forecast.body - future) / forecast.scale
     hands = _length(error[..., :6]).mean(-1)
     joints = nn.functional.smooth_l1_loss(error[..., 6:], torch.zeros_like(error[..., 6:]), reduction="none").mean(-1)
-    off = (forecast.hands - future[:, None, :, :6]) / forecast.scale[:, None, :, :6]
-    distance = (_length(off).mean(-1) * weight[:, None]).sum(-1) / weight.sum(1, keepdim=True).clamp(min=1)  # (B, K)
-    fan = distance[:, 1:]
-    modes = WINNER_SHARE * fan.min(1).values + (1 - WINNER_SHARE) * fan.mean(1)
-    target = (-distance.detach() / NEARNESS).softmax(1)
-    return {
-        "hands": (hands * weight).sum() / total,
-        "joints": (joints * weight).sum() / total,
-        "modes": modes.mean(),
-        "probability": -(target * forecast.log_probability).sum(1).mean(),
-    }
+    return {"hands": (hands * weight).sum() / total, "joints": (joints * weight).sum() / total}
+
+
+def samples_loss(model: TrajectoryModel, forecast: Forecast, body: Tensor, future: Tensor) -> dict[str, Tensor]:
+    """Losses of the samples (`Samples.losses`) around a forecast, on windows whose future (B, F, V) is known in full.
+
+    The other futures that the energy is to find less plausible are those of other windows, from where the wrists are.
+    """
+    hands, now = future[..., :6], body[:, -1, :6]
+    moved = hands - now[:, None]
+    rivals = min(OTHERS, len(hands) - 1)
+    others = now[:, None, None] + torch.stack([moved.roll(shift + 1, 0) for shift in range(rivals)], 1)
+    context, centre = forecast.context, forecast._replace(body=forecast.body.detach())
+    return model.samples.losses(context, centre.left_open(hands), centre.left_open(others))
 
 
 def _length(hands: Tensor) -> Tensor:

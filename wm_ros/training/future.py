@@ -28,7 +28,7 @@ from wm_ros.future.baselines import Ridge, constant_velocity
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.model import FutureModel
-from wm_ros.future.trajectory import Forecast, drop_modalities, trajectory_loss
+from wm_ros.future.trajectory import KNOWN_ASKED, Forecast, drop_modalities, samples_loss, trajectory_loss
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.instruction import noted
@@ -37,11 +37,13 @@ from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.kinds import Kinds
 from wm_ros.state.model import StateModel
+from wm_ros.training.future_calibration import calibrate
 from wm_ros.training.future_card import write_card
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
+CALIBRATION = 3000  # held-out windows on which the samples are calibrated
 COMPOSED_WEIGHT = 50.0  # brings a mean squared error of brightness to the size of the other losses
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 RIDGE_HORIZON_S = 1.0  # up to which held-out errors choose among them
@@ -69,7 +71,6 @@ class FutureTrainConfig(TrainConfig):
     validation_windows: int = 512
     frames_batch: int = 16
     modality_dropout: float = 0.08
-    modes_weight: float = 0.2
     ema_decay: float = 0.998
     painted: int = 48
     stage: Literal["both", "trajectory", "frames"] = "both"
@@ -126,8 +127,9 @@ class FutureTask(Task):
         self._build(config, state)
         for phase, bodies, mean_s in zip(self.model.phase, episodes, config.mean_episode_s, strict=True):
             phase.fit([torch.nan_to_num(body) for body in bodies], config.rate_hz, mean_s)  # type: ignore[operator]
-        self._fit_constants(train, held_out)
+        self._fit_constants(FutureWindows(config, data, data.training), held_out)
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
+        self._held_out = FutureWindows(config, data, data.validation, skip=config.horizon_steps)
         self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
         return train, held_out
 
@@ -146,6 +148,7 @@ class FutureTask(Task):
         body = fitted["body"]
         norm.body_mean.copy_(body[:, -1].mean(0))
         norm.body_std.copy_(body[:, -1].std(0).clamp(min=MIN_SPREAD))
+        norm.asked_std.copy_(fitted["asked"][:, -1].std(0).clamp(min=MIN_SPREAD))
         data, steps = train.data, torch.from_numpy(train.index)
         norm.state_mean.copy_(data.states[steps].mean(0))
         norm.state_std.copy_(data.states[steps].std(0).clamp(min=1e-4))
@@ -161,10 +164,25 @@ class FutureTask(Task):
         sources = [steps[data.place[steps, 0] == kind] for kind in range(config.kinds)]
         norm.kinds.load_state_dict(Kinds.fit([data.states[own].flatten(1) for own in sources]).state_dict())
         held = _stacked(validation, range(len(validation)))
-        for kind, ridge in enumerate(self.model.trajectory.base.ridges):
-            assert isinstance(ridge, Ridge)
-            norm.left_open[kind] = _fit_ridge(ridge, _of_kind(fitted, kind), _of_kind(held, kind), config.rate_hz)
+        for kind in range(config.kinds):
+            own, unseen = _of_kind(fitted, kind), _of_kind(held, kind)
+            norm.left_open[kind] = _fit_ridge(self._ridge(False, kind), own, unseen, config.rate_hz)
+            _fit_ridge(self._ridge(True, kind), _commanded(own), _commanded(unseen), config.rate_hz)
         norm.step_std.copy_(norm.left_open.square().mean(0).sqrt())
+        self._fit_samples(fitted)
+
+    def _ridge(self, commanded: bool, kind: int) -> Ridge:
+        path = self.model.trajectory.base_asked if commanded else self.model.trajectory.base
+        ridge = path.ridges[kind]
+        assert isinstance(ridge, Ridge)
+        return ridge
+
+    def _fit_samples(self, fitted: Item) -> None:
+        """The basis of the samples: what the linear path leaves open."""
+        model, whole = self.model, fitted["there"].all(1)
+        body, future, kind = fitted["body"][whole], fitted["future"][whole], fitted["source"][whole]
+        left = (future - model.trajectory.base(body, kind)) / model.norm.left_open[kind]
+        model.trajectory.samples.fit(left[..., :6])
 
     # ------------------------------------------------------------------ learning
 
@@ -185,12 +203,16 @@ class FutureTask(Task):
         inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
         with torch.autocast(inputs.body.device.type, enabled=False):  # millimetres of a body metres across
             forecast = self.model.trajectory(inputs)
-        losses = {} if self.config.stage == "frames" else trajectory_loss(forecast, batch["future"], batch["there"])
+        losses = {}
+        if self.config.stage != "frames":
+            losses = trajectory_loss(forecast, batch["future"], batch["there"])
+            whole = batch["there"].all(1)
+            rows, seen = whole.nonzero()[:, 0], Forecast(*(part[whole] for part in forecast))
+            if len(rows) > 1:
+                losses |= samples_loss(self.model.trajectory, seen, inputs.body[rows], batch["future"][rows])
         if self.config.stage != "trajectory":
             losses |= self._frame_losses(batch, forecast)
-        weights = {"modes": self.config.modes_weight, "probability": self.config.modes_weight}
-        total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
-        return {"loss": total, **losses}
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def _frame_losses(self, batch: Item, forecast: Forecast) -> dict[str, Tensor]:
         """Of one horizon per step, each example where the episode lasts that long."""
@@ -248,19 +270,33 @@ class FutureTask(Task):
 
     def export(self, out: Path, run: RunInfo) -> None:
         model = self._average.eval()
+        if self.config.stage != "frames":
+            windows = self._held_out
+            rows = [windows[index] for index in range(0, len(windows), max(1, len(windows) // CALIBRATION))]
+            held_out = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+            run.log.update(calibrate(model.trajectory, held_out))
         card = write_card(out.name, model.config, run, self._facts)
         bundles.save(out, "future-lite", model, run.record(), card)
 
 
 def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:
-    """What linear paths are fitted on: body, future, there and source of some windows."""
-    rows = [windows[index] for index in chosen]
-    return {name: torch.stack([row[name] for row in rows]) for name in ("body", "future", "there", "source")}
+    """What linear paths are fitted on: past and future of some windows, and their sources."""
+    names = ("body", "asked", "known", "future", "there", "source")
+    rows = [[item[name] for name in names] for item in (windows[index] for index in chosen)]
+    return dict(zip(names, map(torch.stack, zip(*rows, strict=True)), strict=True))
 
 
 def _of_kind(items: Item, kind: int) -> Item:
     own = items["source"] == kind
     return {name: value[own] for name, value in items.items()}
+
+
+def _commanded(items: Item) -> Item:
+    """Those with commands, which lie beside the body; all of them, with none, where there are no commands."""
+    known = items["known"][:, KNOWN_ASKED]
+    chosen = known if known.any() else ~known
+    found = {name: value[chosen] for name, value in items.items()}
+    return found | {"body": torch.cat([found["body"], found["asked"]], -1)}
 
 
 def _fit_ridge(ridge: Ridge, train: Item, held_out: Item, rate_hz: float) -> Tensor:

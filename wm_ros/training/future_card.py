@@ -16,13 +16,15 @@ READERS = {
 CARD = """# {name}: hands, joints and frames to come
 
 Stage I is {reader} over two states, the instruction and the past {history:.1f} s of wrists and joints; it
-corrects a linear path (ridge) and gives both wrists and all joints over {horizon:.1f} s, with {modes} sampled modes of
-the wrists. Stage II paints the frames at {frames} s on that trajectory: causal cross-attention, then a Stable
-Diffusion 3 transformer over latents of a small autoencoder, rectified flow. The frames shown are the conditional mean
-(one step, no noise).
+corrects a linear path (ridge) and gives both wrists and all joints over {horizon:.1f} s, with {samples} samples of
+the wrists' paths: drawn by a small rectified flow, weighed by an energy that is learned by contrast, as wide as
+held-out episodes want it. Commands are listened to where the user asks for it. Stage II paints the frames at
+{frames} s on that trajectory: causal cross-attention, then the U-Net of latent diffusion over latents of a small
+autoencoder, rectified flow; a convolutional network joins what was drawn and the current image. The frames shown are
+the conditional mean (one step, no noise).
 
 Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
-positions of {joints} joints by name, the image, the instruction (may be absent). No commands are used.
+positions of {joints} joints by name, the image, the instruction (may be absent).
 Instructions are read by {language}.
 
 Training: {command}
@@ -47,7 +49,7 @@ def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, i
         reader=READERS[config.trajectory.backbone],
         history=config.history_steps / config.rate_hz,
         horizon=config.horizon_steps / config.rate_hz,
-        modes=config.trajectory.modes,
+        samples=config.samples.count,
         frames=", ".join(f"{h:g}" for h in config.frame_horizons_s),
         language=described(config.language),
         state=config.state_bundle,

@@ -42,6 +42,7 @@ class Recordings:
         frames: for each source its (n, H, W, 3) uint8 images, on disk; `place`: (N, 3) source, row and copy (0 for the
             images as they are, else the number of an `altered` copy).
         stride: states and latents are there at every stride-th step of an episode, zero elsewhere.
+        asked: (N, J) commanded minus measured joints, NaN where nothing was commanded.
         training, validation: numbers of the first steps of the episodes of each side.
     """
 
@@ -55,6 +56,7 @@ class Recordings:
     frames: list[NDArray[np.uint8]]
     place: Tensor
     stride: int
+    asked: Tensor
     training: list[int]
     validation: list[int]
 
@@ -114,7 +116,7 @@ def gather(
         split: for each source, the numbers of its episodes for training and for validation; copies are for training.
     """
     texts = sorted({text for source in sources for text in source.texts})
-    first, last, text, place, bodies = [], [], [], [], []
+    first, last, text, place, bodies, asked = [], [], [], [], [], []
     sides: tuple[list[int], list[int]] = ([], [])
     offset = 0
     for number, source in enumerate(sources):
@@ -130,6 +132,7 @@ def gather(
             rows = np.arange(len(source))
             place.append(np.stack([np.full(len(rows), number), rows, np.full(len(rows), copy)], 1))
             bodies.append(np.concatenate([hands, np.asarray(source["joints"])], 1))
+            asked.append(np.asarray(source["commands"]) - np.asarray(source["joints"]))
             offset += len(source)
     return Recordings(
         body=torch.from_numpy(np.concatenate(bodies).astype(np.float32)),
@@ -142,6 +145,7 @@ def gather(
         frames=[source["frames"] for source in sources],
         place=torch.from_numpy(np.concatenate(place)),
         stride=stride,
+        asked=torch.from_numpy(np.concatenate(asked).astype(np.float32)),
         training=sides[0],
         validation=sides[1],
     )
@@ -176,9 +180,9 @@ def recordings(
 
 
 class FutureWindows(Dataset[Item]):
-    """Items: body (H, V), states (2, T, D), words, known (4,); future (F, V), there (F,) bool: within the episode;
-    latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s; source: its number. With `images`:
-    image (3, H, W) of now and images (K, 3, H, W) to come, in 0..1.
+    """Items: body (H, V), states (2, T, D), words, known (5,), asked (H, J); future (F, V), there (F,) bool: in the
+    episode; latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s; source: its number. With
+    `images`: image (3, H, W) of now and images (K, 3, H, W) to come, in 0..1.
 
     Args:
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
@@ -218,12 +222,13 @@ class FutureWindows(Dataset[Item]):
         due = torch.tensor([now + step for step in config.frame_steps]).clamp(max=last)
         previous = max(now - config.state_gap_steps, first)
         late_s = (config.state_gap_steps - (now - previous)) / config.rate_hz  # as in the capability's memory
-        body = data.body[past]
+        body, asked = data.body[past], data.asked[past]
         row = {
             "body": torch.nan_to_num(body),
             "states": data.states[[previous, now]],
             "words": data.words[data.text[now]],
-            "known": self._known(body, now > first and late_s < MAX_STATE_GAP_S),
+            "known": self._known(body, now > first and late_s < MAX_STATE_GAP_S, asked),
+            "asked": torch.nan_to_num(asked),
             "future": torch.nan_to_num(data.body[ahead.clamp(max=last)]),
             "there": ahead <= last,
             "latent": data.latents[now].float(),
@@ -236,9 +241,10 @@ class FutureWindows(Dataset[Item]):
             row |= {"image": shown[0], "images": torch.stack(shown[1:])}
         return row
 
-    def _known(self, body: Tensor, previous: bool) -> Tensor:
+    def _known(self, body: Tensor, previous: bool, asked: Tensor) -> Tensor:
         there = torch.isfinite(body).all(0)
-        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous)])
+        commanded = torch.isfinite(asked).all() & there[6:].all()
+        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), commanded])
 
     def _image(self, step: int) -> Tensor:
         source, row, copy = self.data.place[step].tolist()
@@ -251,7 +257,7 @@ class FutureWindows(Dataset[Item]):
 
 def batch_of(item: Item) -> Batch:
     """The model's input of collated items."""
-    return Batch(item["body"], item["states"], item["words"], item["known"])
+    return Batch(item["body"], item["states"], item["words"], item["known"], item["asked"])
 
 
 def cut(item: Item, count: int) -> Item:
