@@ -146,7 +146,7 @@ class Samples(nn.Module):
 
 
 class ResidualMlp(nn.Module):
-    """Candidates (B, S, n) and a context (B, W) → (B, S, m)."""
+    """Candidates (B, S, n) and a context (B, W) → (B, S, m), zero until it is trained."""
 
     def __init__(self, inputs: int, context: int, outputs: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -159,6 +159,8 @@ class ResidualMlp(nn.Module):
             for _ in range(2)
         )
         self.out = nn.Linear(width, outputs)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, candidates: Tensor, context: Tensor) -> Tensor:
         hidden = self.candidate(candidates) + self.context(context)[:, None]
