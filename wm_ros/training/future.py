@@ -37,7 +37,7 @@ from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
 from wm_ros.state.kinds import Kinds
 from wm_ros.state.model import StateModel
-from wm_ros.training.future_calibration import calibrate
+from wm_ros.training.future_calibration import calibrate, state_only
 from wm_ros.training.future_card import write_card
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
 from wm_ros.training.task import RunInfo, Task, TrainConfig
@@ -246,12 +246,12 @@ class FutureTask(Task):
         return model
 
     def validate(self, batches: Iterable[Item]) -> dict[str, float]:
-        """Hand ADE at 0.5 s and 1 s (mm) beside its baselines, PSNR (dB) of painted frames beside the last one."""
+        """Hand ADE at 0.5 s and 1 s (mm), without commands, beside its baselines, PSNR (dB) of painted frames beside the last one."""
         model, rate = self._average.eval(), self.model.config.rate_hz
         totals: dict[str, list[Tensor]] = {}
         left = self.config.painted
         for batch in batches:
-            forecast = model.trajectory(batch_of(batch))
+            forecast = model.trajectory(state_only(batch))
             guesses = {
                 "": forecast.body,
                 "_ridge": model.trajectory.base(batch["body"], model.norm.kind(batch["states"])),

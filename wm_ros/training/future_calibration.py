@@ -38,7 +38,7 @@ def calibrate(model: TrajectoryModel, held_out: Item) -> dict[str, float]:
         if len(own["body"]) < FEWEST:
             continue
         samples.dispersion[kind], samples.trust[kind] = 1.0, 0.0
-        forecast = model(_state_only(own))
+        forecast = model(state_only(own))
         forecast = forecast._replace(kind=torch.full_like(forecast.kind, kind))
         truth = own["future"][..., :6]
         # Spread at each step.
@@ -65,7 +65,8 @@ def calibrate(model: TrajectoryModel, held_out: Item) -> dict[str, float]:
     return facts
 
 
-def _state_only(item: Item) -> Batch:
+def state_only(item: Item) -> Batch:
+    """The model's input of collated items, without commands."""
     batch = batch_of(item)
     known = batch.known.clone()
     known[:, KNOWN_ASKED] = False
