@@ -246,7 +246,7 @@ class FutureTask(Task):
         return model
 
     def validate(self, batches: Iterable[Item]) -> dict[str, float]:
-        """Hand ADE at 0.5 s and 1 s (mm), without commands, beside its baselines, PSNR (dB) of painted frames beside the last one."""
+        """Hand ADE (mm) without commands, PSNR (dB) of painted frames, beside baselines and the last frame."""
         model, rate = self._average.eval(), self.model.config.rate_hz
         totals: dict[str, list[Tensor]] = {}
         left = self.config.painted
