@@ -21,6 +21,8 @@ _REACHED_M = 0.004
 _JUDGED_TIMES = 64
 _FASTEST_RADPS = 3.0
 _LOWEST_M = 0.042  # of the wrist above the table: half a hand
+_OVER_M = 0.1  # how much higher a hand passes where things stand in its way
+_ALONG_M = np.array([-0.08, 0.0, 0.07, 0.13, 0.18])  # of wrist, palm and fingertips along the hand
 
 
 @dataclass(frozen=True)
@@ -32,58 +34,109 @@ class Scene:
     table_m: float
 
 
-def reachable_scene(seed: int, times: Double, objects: int) -> tuple[Scene, Double, Double, np.random.Generator]:
+def reachable_scene(
+    seed: int, times: Double, objects: int, choice: int = 1
+) -> tuple[Scene, Double, Double, np.random.Generator]:
     """The first scene of the seed that the arms can do.
+
+    Args:
+        choice: how many of the objects the hand could take at least; which of them it takes is drawn.
 
     Returns:
         the scene, the joint commands and the measured joints (T, 26) at `times` (T,), and the generator for the rest.
     """
+    scenes, rng = choices(seed, objects, choice)
+    scene = scenes[0] if choice < 2 else scenes[int(rng.integers(len(scenes)))]
+    command, _ = motion.commands(scene.plans, times)
+    step = float(times[1]) if len(times) > 1 else 1.0
+    return scene, command, motion.follow(command, step, rng.uniform(0.05, 0.11)), rng
+
+
+def choices(seed: int, objects: int, choice: int) -> tuple[list[Scene], np.random.Generator]:
+    """The same things on the same table, the hands at the same rest, once for each object that is taken.
+
+    With `choice` 1 the only scene is the one in which the first object is taken; with more there are at least so many,
+    all with the same hand.
+    """
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
-        scene = _draw(rng, objects)
-        if scene is None:
+        scene = _draw(rng, objects, choice)
+        if scene is None or not _fits(scene):
             continue
-        # Judged on times of its own, so that the choice does not depend on which part of the plan is asked for.
-        whole = np.linspace(0.0, scene.plans[0].strokes[-1].end_s, _JUDGED_TIMES)
-        if _fits(scene, whole):
-            command, _ = motion.commands(scene.plans, times)
-            step = float(times[1]) if len(times) > 1 else 1.0
-            return scene, command, motion.follow(command, step, rng.uniform(0.05, 0.11)), rng
+        scenes = [scene] if choice < 2 else [scene, *_others(rng, scene)]
+        if len(scenes) >= choice:
+            return scenes, rng
     raise UserError(f"tabletop: no room for {objects} objects with seed {seed}; choose fewer objects or another seed")
 
 
-def _fits(scene: Scene, times: Double) -> bool:
+def _others(rng: np.random.Generator, scene: Scene) -> list[Scene]:
+    """The scene with another object taken, for each that the hand can close around without touching the rest."""
+    plan, idle = scene.plans
+    rest = plan.start, plan.fingers[0][1]
+    found = []
+    for number, item in enumerate(scene.items[1:], 1):
+        left = scene.items[:number] + scene.items[number + 1 :]
+        other = _grasp(rng, plan.side, item.solid, item.pose[:3, 3], rest, _OVER_M)
+        changed = Scene((item, *left), (other, idle), scene.table_m)
+        if _free(at_grasp(other), left) and _idle_clear(changed) and _fits(changed):
+            found.append(changed)
+    return found
+
+
+def at_grasp(plan: motion.Plan) -> Double:
+    """Table positions (5, 2) over which the hand is when it closes: wrist, palm, fingertips."""
+    end = plan.strokes[0].end
+    return end[:2] + _ALONG_M[:, None] * motion.turn_of(plan.side, end[3:])[:2, 0]
+
+
+def _free(passed: Double, items: tuple[scenery.Item, ...]) -> bool:
+    """Whether no item stands where a hand is, `passed` (N, 2)."""
+    return all(_gap(passed, item.pose[:2, 3]) > 0.02 + item.solid.radius_m for item in items)
+
+
+def _gap(passed: Double, spot: Double) -> float:
+    return float(np.linalg.norm(passed - spot, axis=-1).min())
+
+
+def _fits(scene: Scene) -> bool:
     """Whether both arms reach their paths at a sane speed and no hand goes through the table."""
+    # Judged on times of its own, so that the choice does not depend on which part of the plan is asked for.
+    times = np.linspace(0.0, scene.plans[0].strokes[-1].end_s, _JUDGED_TIMES)
     command, miss = motion.commands(scene.plans, times)
     fastest = np.abs(np.diff(command[:, : 2 * len(ARM_JOINTS)], axis=0)).max() / (times[1] - times[0])
     lowest = min(motion.wrist_path(plan, times)[:, 2].min() for plan in scene.plans) - scene.table_m
     return bool(miss < _REACHED_M and fastest < _FASTEST_RADPS and lowest > _LOWEST_M)
 
 
-def _draw(rng: np.random.Generator, objects: int) -> Scene | None:
+def _draw(rng: np.random.Generator, objects: int, choice: int) -> Scene | None:
     """A scene, or None where the objects found no free places."""
     side = "right" if rng.random() < 0.75 else "left"
     out = -motion.inward(side)  # sign of y on the side of the hand that takes
     table = rng.normal(0.015, 0.008)
-    count = int(rng.integers(2, 5)) if objects < 0 else objects
+    count = int(rng.integers(max(2, choice), 5)) if objects < 0 else objects
     words, target = scenery.draw_item(rng, set())
     spot = np.array([rng.uniform(0.29, 0.41), out * rng.uniform(-0.05, 0.17)])
-    plan = _grasp(rng, side, target, np.array([*spot, table]))
+    plan = _grasp(rng, side, target, np.array([*spot, table]), over_m=_OVER_M if choice > 1 else 0.0)
     idle = motion.Plan(
         _other(side), _rest(rng, _other(side), table), (), ((0.0, _open(rng, 0.4, 0.9)), (1.0, _open(rng, 0.4, 0.9)))
     )
     items = [scenery.Item(words, target, standing(rng, spot, table))]
-    swept = _swept((plan, idle), np.linspace(0.0, plan.strokes[-1].end_s, 30))
-    if np.linalg.norm(swept[1] - spot, axis=-1).min() < 0.03 + target.radius_m:
+    if not _idle_clear(Scene(tuple(items), (plan, idle), float(table))):
         return None
-    busy = np.concatenate([*swept, motion.held_path(plan, target.radius_m, 12)[:, :2]])
-    for _ in range(count - 1):
+    busy = _busy((plan, idle), target)
+    resting = np.concatenate([at_grasp(plan), *_swept((plan, idle), np.zeros(1))])
+    for number in range(1, count):
         words, other = scenery.draw_item(rng, {item.words for item in items}, near=items[0].words)
         for _ in range(30):
-            place = np.array([rng.uniform(0.25, 0.62), rng.uniform(-0.3, 0.3)])
-            gaps = [np.linalg.norm(place - item.pose[:2, 3]) - item.solid.radius_m * 1.4 for item in items]
             room = 0.02 + 1.4 * other.radius_m
-            if np.linalg.norm(busy - place, axis=-1).min() > room + 0.02 and min(gaps) > room:
+            if number < choice:  # where the same hand may reach it, passing over the others
+                place = np.array([rng.uniform(0.28, 0.43), out * rng.uniform(-0.08, 0.19)])
+                clear = _gap(resting, place) > 0.02 + other.radius_m
+            else:
+                place = np.array([rng.uniform(0.25, 0.62), rng.uniform(-0.3, 0.3)])
+                clear = _gap(busy, place) > room + 0.02
+            gaps = [np.linalg.norm(place - item.pose[:2, 3]) - item.solid.radius_m * 1.4 for item in items]
+            if clear and min(gaps) > room:
                 items.append(scenery.Item(words, other, standing(rng, place, table)))
                 break
         else:
@@ -91,16 +144,27 @@ def _draw(rng: np.random.Generator, objects: int) -> Scene | None:
     return Scene(tuple(items), (plan, idle), float(table))
 
 
-def _grasp(rng: np.random.Generator, side: str, target: Solid, foot: Double) -> motion.Plan:
-    """Reach, close, lift aside, hold; in every second plan also put it down there, open and go back."""
-    start = _rest(rng, side, foot[2])
+def _grasp(
+    rng: np.random.Generator,
+    side: str,
+    target: Solid,
+    foot: Double,
+    rest: tuple[Double, Double] | None = None,
+    over_m: float = 0.0,
+) -> motion.Plan:
+    """Reach, close, lift aside, hold; in every second plan also put it down there, open and go back.
+
+    Args:
+        rest: wrist pose and hand joints to begin with; drawn where there are none. over_m: how much higher it passes.
+    """
+    start = _rest(rng, side, foot[2]) if rest is None else rest[0]
     yaw = np.clip(0.75 + 2.0 * motion.inward(side) * foot[1] + rng.normal(0, 0.12), 0.1, 1.15)
     angles = np.array([yaw, rng.uniform(-0.05, 0.2), rng.uniform(-0.05, 0.3)])
     centre = foot + np.array([0.0, 0.0, max(target.grip_m, 0.055) + rng.uniform(-0.004, 0.012)])
     grasp = motion.grip_pose(side, centre, target.radius_m, angles)
     aside = np.array([rng.uniform(-0.05, 0.0), -motion.inward(side) * rng.uniform(0.04, 0.09), 0.0])
     via = grasp + np.concatenate([motion.turn_of(side, angles) @ aside, rng.normal(0, 0.06, 3)])
-    via[2] += rng.uniform(0.0, 0.05)
+    via[2] += rng.uniform(0.0, 0.05) + over_m
 
     wait = rng.uniform(0.1, 0.9)
     reached = wait + rng.uniform(1.1, 2.3)
@@ -110,7 +174,8 @@ def _grasp(rng: np.random.Generator, side: str, target: Solid, foot: Double) -> 
     up[:3] += (rng.uniform(-0.06, 0.02), -motion.inward(side) * rng.uniform(-0.03, 0.06), rng.uniform(0.05, 0.14))
     up[3:] += (rng.uniform(-0.4, 0.1), rng.uniform(-0.05, 0.1), rng.uniform(-0.1, 0.1))
     strokes = [motion.Stroke(wait, reached, grasp, via, rng.uniform(0.5, 0.7)), motion.Stroke(closed, lifted, up)]
-    relaxed, wide, shut = _open(rng, 0.5, 0.85), _open(rng, 0.85, 1.0), _shut(rng, target.radius_m)
+    relaxed = _open(rng, 0.5, 0.85) if rest is None else rest[1]
+    wide, shut = _open(rng, 0.85, 1.0), _shut(rng, target.radius_m)
     wide[5], shut[5] = rng.uniform(0.1, 0.35, 2)
     fingers = [
         (0.0, relaxed),
@@ -162,13 +227,26 @@ def _shut(rng: np.random.Generator, radius_m: float) -> Double:
     return np.clip(np.array([grip, grip, grip, grip, 0.7, 0.2]) + rng.normal(0, 0.02, 6), 0.0, 1.0)
 
 
+def _busy(plans: tuple[motion.Plan, motion.Plan], target: Solid) -> Double:
+    """Table positions (N, 2) over which hands and what is taken pass: nothing else may stand there."""
+    swept = _swept(plans, np.linspace(0.0, plans[0].strokes[-1].end_s, 30))
+    return np.concatenate([*swept, motion.held_path(plans[0], target.radius_m, 12)[:, :2]])
+
+
+def _idle_clear(scene: Scene) -> bool:
+    """Whether the hand that rests is away from the object that is taken."""
+    (item, *_), (plan, idle) = scene.items, scene.plans
+    swept = _swept((idle,), np.linspace(0.0, plan.strokes[-1].end_s, 30))[0]
+    return _gap(swept, item.pose[:2, 3]) >= 0.03 + item.solid.radius_m
+
+
 def _swept(plans: tuple[motion.Plan, ...], times: Double) -> list[Double]:
     """Table positions (N, 2) over which each hand passes: wrist, palm, fingertips."""
     passed = []
     for plan in plans:
         path = motion.wrist_path(plan, times)
         ahead = motion.turn_of(plan.side, path[:, 3:])[..., 0]
-        passed.append(np.concatenate([path[:, :2] + reach * ahead[:, :2] for reach in (-0.08, 0.0, 0.07, 0.13, 0.18)]))
+        passed.append(np.concatenate([path[:, :2] + reach * ahead[:, :2] for reach in _ALONG_M]))
     return passed
 
 
