@@ -108,7 +108,7 @@ class FutureCapability(Capability):
         # History on the model's grid.
         self.memory.take_state(sample)
         window = self.memory.window()
-        batch = Batch(*(part.to(self.device) for part in collate([window], self.words)))
+        batch = collate([window], self.words).to(self.device)
         start = self._took("window", start)
         # Stage I: how hands and joints go on.
         forecast: Forecast = self.model.trajectory(batch)

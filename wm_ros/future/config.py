@@ -22,6 +22,7 @@ class TrajectoryConfig(StrictModel):
         backbone: `all_tokens` is one transformer over everything; the others read the past with a causal sequence model
             of that kind and the rest with one layer of attention (see `wm_ros.future.reading`).
         layers: of all together. heads: of attention.
+        image: `patches` also looks the instruction up in the image (see `wm_ros.future.look`).
     """
 
     backbone: ReaderKind = "all_tokens"
@@ -31,6 +32,9 @@ class TrajectoryConfig(StrictModel):
     dropout: float = 0.1
     modes: int = Field(default=6, ge=2, description="sampled trajectories, the central one included")
     ridge_states: int = Field(default=8, ge=2, description="states that the linear path sees")
+    image: Literal["none", "patches"] = "none"
+    look_width: int = Field(default=64, ge=8, multiple_of=8, description="channels of a place of the image")
+    look_queries: int = Field(default=4, ge=1, description="things looked for; the first is the object that is named")
 
     @model_validator(mode="after")
     def _past_and_reading(self) -> TrajectoryConfig:

@@ -26,6 +26,7 @@ class Known(NamedTuple):
     left: bool
     right: bool
     previous: bool
+    image: bool = False
 
 
 class Window(NamedTuple):
@@ -35,21 +36,31 @@ class Window(NamedTuple):
         body: (H, 6 + J) float32 over the last H grid steps, oldest first: left wrist, right wrist (m), joints (rad).
         states: (2, T, D) float32 previous and current state tokens.
         text: the instruction, "" where there is none.
+        image: (3, H, W) float32 in 0..1 of the current state, for a model that looks; None where there is none.
     """
 
     body: Float
     states: Float
     text: str
     known: Known
+    image: Float | None = None
 
 
 class Batch(NamedTuple):
-    """Windows as tensors: body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 4) bool."""
+    """Windows as tensors.
+
+    Body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 5) bool, image (B, 3, H, W) or None.
+    """
 
     body: Tensor
     states: Tensor
     words: Tensor
     known: Tensor
+    image: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 def collate(windows: Sequence[Window], words: Words) -> Batch:
@@ -59,7 +70,17 @@ def collate(windows: Sequence[Window], words: Words) -> Batch:
         torch.from_numpy(np.stack([w.states for w in windows])),
         words([w.text for w in windows]),
         torch.tensor([list(w.known) for w in windows]),
+        _images(windows),
     )
+
+
+def _images(windows: Sequence[Window]) -> Tensor | None:
+    """Images (B, 3, H, W), zero where one has none; None where none has one."""
+    shown = next((window.image for window in windows if window.image is not None), None)
+    if shown is None:
+        return None
+    blank = np.zeros_like(shown)
+    return torch.from_numpy(np.stack([blank if w.image is None else w.image for w in windows]))
 
 
 def resample(

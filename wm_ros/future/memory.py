@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Known, Window, past_grid, resample
 from wm_ros.kinematics import arm_for
+from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.topics import SIDES
 from wm_ros.types import Frame, HandTrajectory, Joints, StateTokens
 
@@ -96,7 +97,17 @@ class Memory:
         if not (known["left"] or known["right"]):
             raise RefusedError(self._why_no_hands(now.stamp_ns))
         states, previous = self._two_states()
-        return Window(body.astype(np.float32), states, self.text, Known(**known, previous=previous))
+        image = self._image(now.stamp_ns)
+        there = Known(**known, previous=previous, image=image is not None)
+        return Window(body.astype(np.float32), states, self.text, there, image)
+
+    def _image(self, stamp_ns: int) -> NDArray[np.float32] | None:
+        """The image of a state as a model that looks takes it."""
+        frame = self.frame_at(stamp_ns) if self.config.trajectory.image != "none" else None
+        if frame is None:
+            return None
+        rgb = resize_area(frame.rgb, self.config.image_height, self.config.image_width)
+        return to_tensor(rgb).numpy()
 
     def body_at(self, grid: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, bool]]:
         """Wrists and joints (G, V) at ascending times (G,), and which of "joints", "left", "right" are known."""

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from wm_ros.future.baselines import LinearPath
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
+from wm_ros.future.look import Look
 from wm_ros.future.reading import QUERIES, make_reader
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.state.kinds import Kinds
 
 WINNER_SHARE = 0.9  # of the loss of the sampled modes that the nearest one takes
 NEARNESS = 0.3  # distance, in spreads, over which a mode's claim to be the right one falls to 1/e
-KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS = range(4)
+KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS, KNOWN_IMAGE = range(5)
 
 
 class Normaliser(nn.Module):
@@ -75,12 +76,15 @@ class Forecast(NamedTuple):
         hands: (B, K, F, 6) modes of both wrists; mode 0 is the central estimate.
         log_probability: (B, K) of the modes.
         scale: (B, F, V) spread of what the linear path leaves open in recordings of this kind.
+        attention: (B, rows, columns) where in the image the named object was looked for; None for a model that does
+            not look, or where no image is there.
     """
 
     body: Tensor
     hands: Tensor
     log_probability: Tensor
     scale: Tensor
+    attention: Tensor | None = None
 
 
 class TrajectoryModel(nn.Module):
@@ -96,7 +100,11 @@ class TrajectoryModel(nn.Module):
         )
         self.state_in = nn.Linear(config.state_width, width)
         self.text_in = make_encoder(config.language, width, drop=0.1)
-        # Places: previous state, current state, motion between them, instruction, history, queries.
+        self.look = None
+        if sizes.image == "patches":
+            size = (config.image_height, config.image_width)
+            self.look = Look(width, sizes.look_width, sizes.look_queries, size)
+        # Places: previous state, current state, motion between them, instruction, history.
         self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
         self.query = nn.Parameter(torch.randn(QUERIES, width) * 0.02)
         self.missing = nn.Parameter(torch.randn(4, width) * 0.02)
@@ -114,7 +122,7 @@ class TrajectoryModel(nn.Module):
     norm: Normaliser
 
     def forward(self, batch: Batch) -> Forecast:
-        tokens, body = self.embed(batch)
+        tokens, body, attention = self.embed(batch)
         context = self.blocks(tokens)[:, -QUERIES:]
         kind = self.norm.kind(batch.states)
         scale = self.norm.left_open[kind]
@@ -125,10 +133,11 @@ class TrajectoryModel(nn.Module):
         spread = self.modes_out(context[:, 2]).view(count, -1, steps, 6) * scale[:, None, :, :6]
         middle = central[:, None, :, :6].detach()
         hands = torch.cat([middle, middle + spread], 1)
-        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1), scale)
+        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1), scale, attention)
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Tokens (B, S, width), queries last, and the body (B, H, V) with the unknown parts at the training mean."""
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens (B, S, width), queries last, the body (B, H, V) with the unknown parts at the training mean, and where
+        the named object was looked for, if it was."""
         norm, known = self.norm, batch.known
         mask = torch.cat(
             [
@@ -149,15 +158,27 @@ class TrajectoryModel(nn.Module):
         previous, current = states[:, 0], states[:, 1]
         has_previous = known[:, KNOWN_PREVIOUS, None, None]
         gone = self.missing[KNOWN_PREVIOUS]
+        text = self.text_in(batch.words)
         tokens = [
             torch.where(has_previous, self.state_in(previous), gone),
             self.state_in(current),
             torch.where(has_previous, self.state_in(current - previous), gone),
-            self.text_in(batch.words)[:, None],
+            text[:, None],
             history,
         ]
         placed = torch.cat(tokens, 1) + self.place
-        return torch.cat([placed, self.query.expand(len(placed), -1, -1)], 1), body
+        found, attention = self._look_up(batch, text)
+        return torch.cat([*found, placed, self.query.expand(len(placed), -1, -1)], 1), body, attention
+
+    def _look_up(self, batch: Batch, text: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """What the instruction names, in the image: tokens (B, Q, width), none for a model that does not look."""
+        if self.look is None:
+            return [], None
+        missing = self.look.missing.expand(len(text), -1, -1)
+        if batch.image is None:
+            return [missing], None
+        looked = self.look(batch.image, text)
+        return [torch.where(batch.known[:, KNOWN_IMAGE, None, None], looked.tokens, missing)], looked.attention
 
 
 def drop_modalities(batch: Batch, rate: float) -> Batch:

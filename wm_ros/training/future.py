@@ -25,6 +25,7 @@ from wm_ros.future import model as bundles
 from wm_ros.future.baselines import Ridge, constant_velocity
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
+from wm_ros.future.look import where_loss
 from wm_ros.future.model import FutureModel
 from wm_ros.future.trajectory import drop_modalities, trajectory_loss
 from wm_ros.nn.ema import Ema
@@ -37,6 +38,7 @@ from wm_ros.state.kinds import Kinds
 from wm_ros.state.model import StateModel
 from wm_ros.training.future_card import write_card
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
+from wm_ros.training.scene_windows import SceneConfig, SceneWindows, build, mixed
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
@@ -55,6 +57,8 @@ class FutureTrainConfig(TrainConfig):
         frames_batch: examples of each batch that stage II learns from (it costs twenty times stage I).
         modality_dropout: share of examples that lack joints, a hand or the previous state.
         painted: validation examples for which frames are painted.
+        scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
+        where_weight: of the place in the image where the named object is looked for.
     """
 
     model: FutureConfig = FutureConfig()
@@ -67,6 +71,8 @@ class FutureTrainConfig(TrainConfig):
     modes_weight: float = 0.2
     ema_decay: float = 0.998
     painted: int = 48
+    scenes: SceneConfig | None = None
+    where_weight: float = 0.3
 
 
 class FutureTask(Task):
@@ -119,7 +125,10 @@ class FutureTask(Task):
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
         self._validation = held_out
         self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
-        return train, held_out
+        if self.config.scenes is None:
+            return train, held_out
+        arrays = build(self.config.scenes, config, cache, encoders[0], bundle.weights_sha256)
+        return mixed(train, SceneWindows(config, arrays, train[0]), self.config.scenes.share), held_out
 
     def _build(self, config: FutureConfig, state: StateModel) -> None:
         self.model = FutureModel(config)
@@ -170,9 +179,13 @@ class FutureTask(Task):
         losses = trajectory_loss(forecast, batch["future"], batch["there"])
         # One horizon per step, each example where the episode lasts that long.
         index = int(torch.randint(len(model.config.frame_steps), ()))
-        lasts = batch["there"][:, model.config.frame_steps[index] - 1].nonzero()[:, 0][: self.config.frames_batch]
+        due = batch["there"][:, model.config.frame_steps[index] - 1] & batch["painted"]
+        lasts = due.nonzero()[:, 0][: self.config.frames_batch]
         fan = losses["modes"] + losses["probability"]
         total = losses["hands"] + losses["joints"] + self.config.modes_weight * fan
+        if forecast.attention is not None:
+            losses["where"] = where_loss(forecast.attention, batch["where"])
+            total = total + self.config.where_weight * losses["where"]
         if len(lasts):
             few = {name: value[lasts] for name, value in batch.items()}
             foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5

@@ -29,6 +29,7 @@ from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 
 Item = dict[str, Tensor]
+LOOKS = torch.tensor(True)  # recordings have an image at every step
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,10 @@ def recordings(
 
 
 class FutureWindows(Dataset[Item]):
-    """Items: body (H, V), states (2, T, D), words, known (4,); future (F, V), there (F,) bool: within the episode;
-    latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s; source: its number. With `images`:
-    image (3, H, W) of now and images (K, 3, H, W) to come, in 0..1.
+    """Items: body (H, V), states (2, T, D), words, known (5,); future (F, V), there (F,) bool: within the episode;
+    latent (C, h, w) of now, latents (K, C, h, w) of the frames to come, `painted`: they are there; elapsed_s; source:
+    its number; where (2,): NaN, nobody says where in the image the named object is. With `images`, or for a model that
+    looks: image (3, H, W) of now; with `images` also images (K, 3, H, W) to come; in 0..1.
 
     Args:
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
@@ -209,15 +211,18 @@ class FutureWindows(Dataset[Item]):
             "latents": data.latents[due].float(),
             "source": data.place[now, 0],
             "elapsed_s": torch.tensor((now - first) / config.rate_hz),
+            "where": torch.full((2,), torch.nan),
+            "painted": torch.tensor(True),
         }
+        if self.images or config.trajectory.image != "none":
+            row["image"] = self._image(now)
         if self.images:
-            shown = [self._image(step) for step in (now, *due.tolist())]
-            row |= {"image": shown[0], "images": torch.stack(shown[1:])}
+            row["images"] = torch.stack([self._image(step) for step in due.tolist()])
         return row
 
     def _known(self, body: Tensor, previous: bool) -> Tensor:
         there = torch.isfinite(body).all(0)
-        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous)])
+        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), LOOKS])
 
     def _image(self, step: int) -> Tensor:
         source, row = self.data.place[step].tolist()
@@ -226,7 +231,7 @@ class FutureWindows(Dataset[Item]):
 
 def batch_of(item: Item) -> Batch:
     """The model's input of collated items."""
-    return Batch(item["body"], item["states"], item["words"], item["known"])
+    return Batch(item["body"], item["states"], item["words"], item["known"], item.get("image"))
 
 
 def cut(item: Item, count: int) -> Item:

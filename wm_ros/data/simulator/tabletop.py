@@ -115,9 +115,7 @@ def _set(
     renderer = Renderer(parts, light, scenery.draw_texture(rng), scenery.TEXEL_M, scenery.TEXTURE_CENTRE_M)
     # Drawn last, so that a longer or a faster recording of a seed shows the same scene.
     noisy = measured + rng.normal(0.0, _NOISE_RAD, measured.shape)
-    return Stage(
-        scene, text, times_s, command, noisy, size, view, renderer, lambda i: place(measured[i], carried[i])
-    )
+    return Stage(scene, text, times_s, command, noisy, size, view, renderer, lambda i: place(measured[i], carried[i]))
 
 
 def _episode(seed: int, times: Double, size: tuple[int, int], objects: int, choice: int) -> Iterator[Sample]:

@@ -108,7 +108,7 @@ def commands(plans: Sequence[Plan], times_s: Double) -> tuple[Double, float]:
     joints, miss = np.zeros((len(times_s), len(G1_JOINTS))), 0.0
     for plan in plans:
         arm = g1_arm(plan.side)
-        path = wrist_path(plan, times_s)
+        path = wrist_path(plan, times_s if plan.strokes else times_s[:1])  # a hand that rests is solved for once
         solved = arm.inverse(
             path[:, :3], turn_of(plan.side, path[:, 3:]), REST_POSTURE_RAD[plan.side], turn_weight=0.04
         )

@@ -18,6 +18,7 @@ from wm_ros.kinematics import ARM_JOINTS, SIDES, rotation
 
 _ATTEMPTS = 200
 _REACHED_M = 0.004
+_IN_REACH_M = 0.01  # by which the usual grip may miss: another one may not
 _JUDGED_TIMES = 64
 _FASTEST_RADPS = 3.0
 _LOWEST_M = 0.042  # of the wrist above the table: half a hand
@@ -87,6 +88,33 @@ def at_grasp(plan: motion.Plan) -> Double:
     """Table positions (5, 2) over which the hand is when it closes: wrist, palm, fingertips."""
     end = plan.strokes[0].end
     return end[:2] + _ALONG_M[:, None] * motion.turn_of(plan.side, end[3:])[:2, 0]
+
+
+def grip_m(scene: Scene, side: str, item: scenery.Item) -> Double | None:
+    """Where the wrist of `side` has to be to close around an item, (3,); None where its arm cannot bring it there.
+
+    For the object that is taken, the hand of the plan has its own way; for others the usual one is taken.
+    """
+    plan = scene.plans[0]
+    if item is scene.items[0] and side == plan.side:
+        return plan.strokes[0].end[:3]
+    foot = item.pose[:3, 3]
+    angles = np.array([_usual_yaw(side, foot), 0.075, 0.125])
+    grasp = motion.grip_pose(side, foot + (0.0, 0.0, _grip_height(item.solid)), item.solid.radius_m, angles)
+    arm = motion.g1_arm(side)
+    turn = motion.turn_of(side, grasp[3:])
+    joints = arm.inverse(grasp[:3], turn, motion.REST_POSTURE_RAD[side], turn_weight=0.04)
+    miss_m = float(np.linalg.norm(arm.wrist(joints) - grasp[:3]))
+    return grasp[:3] if miss_m < _IN_REACH_M else None
+
+
+def _usual_yaw(side: str, foot: Double) -> float:
+    """How far a hand turns inward to close around what stands at `foot` (rad)."""
+    return float(np.clip(0.75 + 2.0 * motion.inward(side) * foot[1], 0.1, 1.15))
+
+
+def _grip_height(solid: Solid) -> float:
+    return max(solid.grip_m, 0.055)
 
 
 def _free(passed: Double, items: tuple[scenery.Item, ...]) -> bool:
@@ -160,7 +188,7 @@ def _grasp(
     start = _rest(rng, side, foot[2]) if rest is None else rest[0]
     yaw = np.clip(0.75 + 2.0 * motion.inward(side) * foot[1] + rng.normal(0, 0.12), 0.1, 1.15)
     angles = np.array([yaw, rng.uniform(-0.05, 0.2), rng.uniform(-0.05, 0.3)])
-    centre = foot + np.array([0.0, 0.0, max(target.grip_m, 0.055) + rng.uniform(-0.004, 0.012)])
+    centre = foot + np.array([0.0, 0.0, _grip_height(target) + rng.uniform(-0.004, 0.012)])
     grasp = motion.grip_pose(side, centre, target.radius_m, angles)
     aside = np.array([rng.uniform(-0.05, 0.0), -motion.inward(side) * rng.uniform(0.04, 0.09), 0.0])
     via = grasp + np.concatenate([motion.turn_of(side, angles) @ aside, rng.normal(0, 0.06, 3)])
