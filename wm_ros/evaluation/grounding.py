@@ -11,23 +11,28 @@ state earlier. Then it predicts three times from the same input:
 
 `wrist_error@h`: distance (mm) between the forecast wrist of the hand that takes and where it is h seconds later.
 
-`picked`: which object is the hand heading for? Judged is the hand that the forecast moves further by 2 s. Candidates are
-all objects that this hand can reach; for each, the place of the wrist when the hand closes around it is known
+`picked`: which object is the hand heading for? Judged is the hand that the forecast moves further by 2 s. Candidates
+are all objects that this hand can reach; for each, the place of the wrist when the hand closes around it is known
 (`tabletop_plan.grip_m`). The one that is nearest, seen from above, to where the forecast has the wrist after 2 s is
-picked; right is the object of the scene's own instruction. Counted are scenes in which the hand that takes has at least
-two candidates. Beside the forecasts: `hold`, no motion: the nearest object to the hand that takes; `chance`, one of its
-candidates; `truth`, where the hands really were after 2 s, which says how good the measure itself can be.
+picked; right is the object of the scene's own instruction. Counted are scenes in which the hand that takes has at
+least two candidates. Beside the forecasts: `hold`, no motion: the nearest object to the hand that takes; `chance`, one
+of its candidates; `truth`, where the hands really were after 2 s, which says how good the measure itself can be.
 `follows_wrong` is the share of those scenes in which the wrong words lead to the object that they name.
+
+`subtask`: at one later moment of each scene, drawn evenly from the rest of the episode, is the phrase right that a
+model says for what is being done? Its baseline is the phrase that is the most frequent answer over all scenes asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wm_ros.data.simulator.tabletop import START_NS, Stage, stage
+from wm_ros.data.simulator.tabletop_motion import subtask as true_subtask
 from wm_ros.data.simulator.tabletop_plan import grip_m
 from wm_ros.data.simulator.tabletop_scene import Item
 from wm_ros.evaluation.scorer import Metric
@@ -35,8 +40,9 @@ from wm_ros.future.capability import FutureCapability
 from wm_ros.future.history import body_of
 from wm_ros.kinematics import G1_JOINTS, SIDES
 from wm_ros.state.capability import StateCapability
-from wm_ros.types import Frame, FuturePrediction, Instruction, Joints, StateTokens
+from wm_ros.types import Frame, FuturePrediction, Instruction, Joints, StatePrediction, StateTokens
 
+EPISODE_S = 6.0
 HORIZONS_S = (1.0, 2.0)
 ASKED = ("right", "wrong", "none")
 Double = NDArray[np.float64]
@@ -49,7 +55,7 @@ class Answer:
     Attributes:
         shown: the scene. step: of the moment. other: the object that the wrong words name.
         paths: words → (sides, F, 3) forecast wrists in the torso frame (m); `truth` is what came. start: (sides, 3).
-        subtasks: words → what the model says is being done.
+        subtask: what is said and what is true at the later moment; None for a model that does not say.
     """
 
     shown: Stage
@@ -57,6 +63,7 @@ class Answer:
     other: Item
     start: Double
     paths: dict[str, Double]
+    subtask: tuple[str, str] | None
 
     @property
     def side(self) -> int:
@@ -67,37 +74,55 @@ class Answer:
 def ask(state: StateCapability, future: FutureCapability, seed: int, choice: int) -> Answer:
     """Forecast one scene with each of `ASKED`. Raises UserError where the simulator refuses the scene."""
     config = future.config
-    times = np.arange(config.horizon_steps + round(2 * config.rate_hz)) / config.rate_hz
+    times = np.arange(round(EPISODE_S * config.rate_hz)) / config.rate_hz
     shown = stage(seed, times, choice=choice)
     scene = shown.scene
     step = int(scene.plans[0].strokes[0].begin_s * config.rate_hz)
     # What a robot would have heard by then.
-    stamps = [START_NS + round(float(time) * 1e9) for time in times[: step + 1]]
     state.reset()
     future.reset()
     future.wanted = set()
-    tokens: StateTokens | None = None
-    for index, stamp in enumerate(stamps):
-        future.step(Joints(stamp, "", G1_JOINTS, shown.joints[index]))
-        if index in (step, max(0, step - config.state_gap_steps)):
-            frame = Frame(stamp, "camera", shown.picture(index))
-            future.step(frame)
-            seen = state.step(frame)
-            assert seen is not None and hasattr(seen, "tokens")
-            tokens = seen.tokens
-            future.step(tokens)
-    assert tokens is not None
+    tokens = hear(state, future, shown, range(step + 1))
     # The same moment with other words.
     other = _another(seed, shown)
     texts = {"right": shown.text, "wrong": shown.text.replace(scene.items[0].words, other.words), "none": ""}
     bodies = body_of(G1_JOINTS, G1_JOINTS, shown.joints)[:, :6].reshape(-1, 2, 3).transpose(1, 0, 2)
     paths = {"truth": bodies[:, step + 1 : step + 1 + config.horizon_steps]}
     for name in ASKED:
-        future.step(Instruction(stamps[-1], "", texts[name]))
+        future.step(Instruction(tokens.stamp_ns, "", texts[name]))
         said = future.step(tokens)
         assert isinstance(said, FuturePrediction) and len(said.hands) == len(SIDES)
         paths[name] = np.stack([hand.position_m for hand in said.hands]).astype(np.float64)
-    return Answer(shown, step, other, bodies[:, step], paths)
+    # Later, what is being done.
+    subtask = None
+    if config.subtasks:
+        later = int(np.random.default_rng([seed, 3]).integers(step + config.state_gap_steps, len(times)))
+        future.step(Instruction(tokens.stamp_ns, "", shown.text))
+        said = future.step(hear(state, future, shown, range(step + 1, later + 1)))
+        assert isinstance(said, FuturePrediction)
+        subtask = said.subtask, true_subtask(scene.plans[0], float(times[later]))
+    return Answer(shown, step, other, bodies[:, step], paths, subtask)
+
+
+def hear(state: StateCapability, future: FutureCapability, shown: Stage, steps: range) -> StateTokens:
+    """Let the capability hear the joints of some steps, and images at the last one and one state earlier.
+
+    Returns:
+        the state at the last one, which it has heard too.
+    """
+    seen: StatePrediction | None = None
+    for index in steps:
+        stamp = START_NS + round(float(shown.times_s[index]) * 1e9)
+        future.step(Joints(stamp, "", G1_JOINTS, shown.joints[index]))
+        if index in (steps[-1], max(steps[0], steps[-1] - future.config.state_gap_steps)):
+            frame = Frame(stamp, "camera", shown.picture(index))
+            future.step(frame)
+            found = state.step(frame)
+            assert isinstance(found, StatePrediction)
+            seen = found
+            future.step(seen.tokens)
+    assert seen is not None
+    return seen.tokens
 
 
 def _another(seed: int, shown: Stage) -> Item:
@@ -150,3 +175,18 @@ def _nearest(wrist: Double, candidates: list[tuple[Item, Double]]) -> Item | Non
     """Seen from above: by 2 s some hands have lifted what they took."""
     distances = [float(np.linalg.norm(wrist[:2] - place[:2])) for _, place in candidates]
     return candidates[int(np.argmin(distances))][0] if distances else None
+
+
+def subtask_metrics(answers: Sequence[tuple[str, str] | None]) -> list[list[Metric]]:
+    """Of each scene (said, true), whether it is right; none where the model does not say."""
+    true = [answer[1] for answer in answers if answer is not None]
+    common = max(sorted(set(true)), key=true.count, default="")
+    found: list[list[Metric]] = []
+    for answer in answers:
+        if answer is None:
+            found.append([])
+            continue
+        hits = {"model": answer[0] == answer[1], "most_frequent": common == answer[1]}
+        shares = {name: np.array([[float(hit)]]) for name, hit in hits.items()}
+        found.append([Metric("subtask", "share", "higher", shares)])
+    return found

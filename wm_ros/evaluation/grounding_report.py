@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wm_ros.bundle import tokens_checksum
 from wm_ros.capability import load
 from wm_ros.errors import UserError
-from wm_ros.evaluation.grounding import Answer, ask, metrics
+from wm_ros.evaluation.grounding import Answer, ask, metrics, subtask_metrics
 from wm_ros.evaluation.metrics import summarise, tidy, wilson
 from wm_ros.evaluation.scorer import Metric
 from wm_ros.future.capability import FutureCapability
@@ -39,14 +39,16 @@ def run(state: Path, future: Path, seeds: Sequence[int], choice: int, out: Path)
     if not seeds:
         raise UserError("seeds is empty; give e.g. 100000-100099")
     found: list[list[Metric]] = []
+    said: list[tuple[str, str] | None] = []
     shown: list[NDArray[np.uint8]] = []
     for number, seed in enumerate(seeds):
         yield f"scene {number + 1} of {len(seeds)}"
         answer = ask(eyes, model, seed, choice)
         found.append(metrics(answer))
+        said.append(answer.subtask)
         if len(shown) < PICTURES:
             shown.append(picture(answer))
-    report = figures(found)
+    report = figures([own + more for own, more in zip(found, subtask_metrics(said), strict=True)])
     (out / "metrics.json").write_text(json.dumps({"metrics": report}, indent=1) + "\n")
     (out / "grounding.md").write_text(table(report))
     rows = [np.hstack(shown[at : at + 2]) for at in range(0, len(shown) - 1, 2)] or shown
@@ -56,7 +58,7 @@ def run(state: Path, future: Path, seeds: Sequence[int], choice: int, out: Path)
 def figures(found: list[list[Metric]]) -> dict[str, dict[str, Any]]:
     """Entries of metrics.json; shares also have Wilson intervals."""
     report = summarise(found)
-    for name in ("picked", "follows_wrong"):
+    for name in ("picked", "follows_wrong", "subtask"):
         rows = [metric.statistics for metrics in found for metric in metrics if metric.name == name]
         methods = [method for method in (rows[0] if rows else ()) if method != "chance"]
         hits = {method: round(sum(row[method].item() for row in rows)) for method in methods}
@@ -85,6 +87,7 @@ _COLUMNS = {
     "no motion": "hold",
     "chance": "chance",
     "true motion": "truth",
+    "most frequent": "most_frequent",
 }
 
 

@@ -187,7 +187,12 @@ class FutureCapability(Capability):
         names = config.joint_names if window.known.joints else ()
         joints = JointForecast(sample.stamp_ns, "", names, offsets, body[:, 6 : 6 + len(names)].copy())
         probability = forecast.log_probability[0].exp().cpu().numpy()
-        return FuturePrediction(sample.stamp_ns, sample.frame_id, hands, samples, probability, joints, frames)
+        return FuturePrediction(
+            sample.stamp_ns, sample.frame_id, hands, samples, probability, joints, frames, self._subtask(forecast)
+        )
+
+    def _subtask(self, forecast: Forecast) -> str:
+        return "" if forecast.subtask is None else self.config.subtasks[int(forecast.subtask[0].argmax())]
 
     def warm_up(self) -> None:
         config, wanted = self.config, self.wanted

@@ -74,6 +74,7 @@ class FutureConfig(StrictModel):
         rate_hz: grid onto which history is resampled by header stamps, and on which the future is predicted.
         state_bundle, state_tokens_sha256: the encoder whose tokens the model was trained on (its
             `tokens_sha256`); tokens of another one mean nothing to it.
+        subtasks: phrases of what the robot may be about, of which stage I says one; () for a model without.
         mean_episode_s: mean length of the training episodes of each kind of recording (robot and camera, or simulator):
             the phase of an episode is time since its start over it. Kinds have linear paths of their own.
     """
@@ -93,6 +94,7 @@ class FutureConfig(StrictModel):
     frames: FramesConfig = FramesConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     language: LanguageConfig = LanguageConfig()
+    subtasks: tuple[str, ...] = ()
     state_bundle: str = ""
     state_tokens_sha256: str = ""
     mean_episode_s: tuple[float, ...] = (6.0,)

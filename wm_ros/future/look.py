@@ -57,7 +57,9 @@ class Look(nn.Module):
         self.register_buffer("places", cell_places(self.grid), persistent=False)
 
     def forward(self, image: Tensor, text: Tensor) -> Looked:
-        cells = self.stem(image - 0.5)
+        # Features need no more than half precision, which a CPU learns at twice the speed; places do.
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.training):
+            cells = self.stem(image - 0.5).float()
         key, value = self.key(cells).flatten(2), self.value(cells).flatten(2)  # (B, C, cells)
         query = self.query(text).unflatten(1, (self.queries, -1))
         attention = (query @ key / key.shape[1] ** 0.5).softmax(-1)

@@ -78,6 +78,7 @@ class Forecast(NamedTuple):
         scale: (B, F, V) spread of what the linear path leaves open in recordings of this kind.
         attention: (B, rows, columns) where in the image the named object was looked for; None for a model that does
             not look, or where no image is there.
+        subtask: (B, P) log-probability of each phrase of `subtasks`; None for a model without.
     """
 
     body: Tensor
@@ -85,6 +86,7 @@ class Forecast(NamedTuple):
     log_probability: Tensor
     scale: Tensor
     attention: Tensor | None = None
+    subtask: Tensor | None = None
 
 
 class TrajectoryModel(nn.Module):
@@ -113,6 +115,7 @@ class TrajectoryModel(nn.Module):
         self.body_out = nn.Linear(2 * width, steps * values)
         self.modes_out = nn.Linear(width, (modes - 1) * steps * 6)
         self.probability_out = nn.Linear(width, modes)
+        self.subtask_out = nn.Linear(2 * width, len(config.subtasks)) if config.subtasks else None
         nn.init.zeros_(self.body_out.weight)
         nn.init.zeros_(self.body_out.bias)
         nn.init.normal_(self.modes_out.weight, std=0.02)  # the modes start close to the centre, but apart
@@ -133,7 +136,11 @@ class TrajectoryModel(nn.Module):
         spread = self.modes_out(context[:, 2]).view(count, -1, steps, 6) * scale[:, None, :, :6]
         middle = central[:, None, :, :6].detach()
         hands = torch.cat([middle, middle + spread], 1)
-        return Forecast(central, hands, self.probability_out(context[:, 2]).log_softmax(-1), scale, attention)
+        probability = self.probability_out(context[:, 2]).log_softmax(-1)
+        subtask = None
+        if self.subtask_out is not None:
+            subtask = self.subtask_out(context[:, :2].flatten(1)).log_softmax(-1)
+        return Forecast(central, hands, probability, scale, attention, subtask)
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens (B, S, width), queries last, the body (B, H, V) with the unknown parts at the training mean, and where
@@ -212,6 +219,12 @@ def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor) -> dict[s
         "modes": modes.mean(),
         "probability": -(target * forecast.log_probability).sum(1).mean(),
     }
+
+
+def subtask_loss(log_probability: Tensor, subtask: Tensor) -> Tensor:
+    """Mean cross-entropy of phrases (B, P) to their true numbers (B,), over those that are known (not negative)."""
+    total = nn.functional.nll_loss(log_probability, subtask, ignore_index=-1, reduction="sum")
+    return total / (subtask >= 0).sum().clamp(min=1)
 
 
 def _length(hands: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wm_ros.bundle import BundleConfig, load_bundle, load_weights, tokens_checksum
+from wm_ros.data.simulator.tabletop_motion import SUBTASKS
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
@@ -27,7 +28,7 @@ from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.look import where_loss
 from wm_ros.future.model import FutureModel
-from wm_ros.future.trajectory import drop_modalities, trajectory_loss
+from wm_ros.future.trajectory import drop_modalities, subtask_loss, trajectory_loss
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.instruction import noted
@@ -58,7 +59,8 @@ class FutureTrainConfig(TrainConfig):
         modality_dropout: share of examples that lack joints, a hand or the previous state.
         painted: validation examples for which frames are painted.
         scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
-        where_weight: of the place in the image where the named object is looked for.
+        where_weight: of the place in the image where the named object is looked for. subtask_weight: of the phrase for
+            what is being done.
     """
 
     model: FutureConfig = FutureConfig()
@@ -73,6 +75,7 @@ class FutureTrainConfig(TrainConfig):
     painted: int = 48
     scenes: SceneConfig | None = None
     where_weight: float = 0.3
+    subtask_weight: float = 0.1
 
 
 class FutureTask(Task):
@@ -94,6 +97,7 @@ class FutureTask(Task):
                 "state_width": bundle.model.token_width,
                 "autoencoder": bundle.model.autoencoder,
                 "language": noted(self.config.model.language),
+                "subtasks": SUBTASKS if self.config.scenes else (),
             }
         )
         stride = self.config.stride
@@ -186,6 +190,9 @@ class FutureTask(Task):
         if forecast.attention is not None:
             losses["where"] = where_loss(forecast.attention, batch["where"])
             total = total + self.config.where_weight * losses["where"]
+        if forecast.subtask is not None:
+            losses["subtask"] = subtask_loss(forecast.subtask, batch["subtask"])
+            total = total + self.config.subtask_weight * losses["subtask"]
         if len(lasts):
             few = {name: value[lasts] for name, value in batch.items()}
             foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5

@@ -158,8 +158,9 @@ def recordings(
 class FutureWindows(Dataset[Item]):
     """Items: body (H, V), states (2, T, D), words, known (5,); future (F, V), there (F,) bool: within the episode;
     latent (C, h, w) of now, latents (K, C, h, w) of the frames to come, `painted`: they are there; elapsed_s; source:
-    its number; where (2,): NaN, nobody says where in the image the named object is. With `images`, or for a model that
-    looks: image (3, H, W) of now; with `images` also images (K, 3, H, W) to come; in 0..1.
+    its number; where (2,) NaN and subtask -1: nobody says where in the image the named object is, nor what is being
+    done. With `images`, or for a model that looks: image (3, H, W) of now; with `images` also images (K, 3, H, W) to
+    come; in 0..1.
 
     Args:
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
@@ -213,6 +214,7 @@ class FutureWindows(Dataset[Item]):
             "elapsed_s": torch.tensor((now - first) / config.rate_hz),
             "where": torch.full((2,), torch.nan),
             "painted": torch.tensor(True),
+            "subtask": torch.tensor(-1),
         }
         if self.images or config.trajectory.image != "none":
             row["image"] = self._image(now)

@@ -6,7 +6,8 @@ third of a second later, so that it has a previous state, and one anywhere later
 cannot take have a window too, which says where they are in the image and nothing of what follows.
 
 Items are those of `FutureWindows`, with `where` (2,): the named object in the image, across and down as shares of it,
-NaN where it is out of sight or in the hand; and with no frames to come (`painted` False).
+NaN where it is out of sight or in the hand; `subtask`, the number of the phrase for what is being done; and with no
+frames to come (`painted` False).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from wm_ros.bundle import StrictModel
 from wm_ros.data.simulator.tabletop import Stage, stages
+from wm_ros.data.simulator.tabletop_motion import SUBTASKS, subtask
 from wm_ros.data.simulator.tabletop_scene import Item as Thing
 from wm_ros.data.simulator.tabletop_scene import instruction
 from wm_ros.data.sources import number_range
@@ -39,7 +41,8 @@ from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.training.aligned import FramesToTokens
 from wm_ros.training.future_windows import FutureWindows, Item
 
-_LAYOUT = 1  # changes when the arrays do
+_LAYOUT = 2  # changes when the arrays do
+NAMES = ("body", "future", "there", "where", "subtask", "elapsed_s")  # arrays that items have as they are
 _SECONDS = 6.0  # of an episode, as long as those that are trained on whole
 
 
@@ -73,6 +76,7 @@ class SceneArrays:
     Attributes:
         images: (M, H, W, 3) uint8 on disk. states: (M, T, D). now, previous: (W,) numbers of pictures.
         body: (W, H, V) past. future: (W, F, V). there: (W, F) bool. text: (W,) number in `texts`. where: (W, 2).
+            subtask: (W,) number of the phrase.
     """
 
     images: NDArray[np.uint8]
@@ -182,6 +186,7 @@ def _window(moment: Moment, model: FutureConfig) -> dict[str, Any]:
         "future": body[np.minimum(ahead, last)],
         "there": (ahead <= last) & moment.ahead,
         "where": moment.where.astype(np.float32),
+        "subtask": SUBTASKS.index(subtask(moment.stage.scene.plans[0], moment.step / model.rate_hz)),
         "elapsed_s": np.float32(moment.step / model.rate_hz),
     }
 
@@ -206,7 +211,7 @@ class SceneWindows(Dataset[Item]):
         now, previous = int(rows["now"][item]), int(rows["previous"][item])
         states = arrays.states[[max(previous, 0), now]]
         states[0] *= previous >= 0
-        row = {name: torch.as_tensor(rows[name][item]) for name in ("body", "future", "there", "where", "elapsed_s")}
+        row = {name: torch.as_tensor(rows[name][item]) for name in NAMES}
         return (
             self.fixed
             | row

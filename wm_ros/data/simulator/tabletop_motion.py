@@ -20,6 +20,16 @@ REST_POSTURE_RAD = {
     "right": np.array([-0.7, -0.2, -0.22, 1.1, 0.1, -0.55, 0.2]),
     "left": np.array([-0.7, 0.2, 0.22, 1.1, -0.1, -0.55, -0.2]),
 }
+SUBTASKS = (
+    "wait",
+    "reach for the object",
+    "close the hand",
+    "lift the object",
+    "hold the object",
+    "put the object down",
+    "let go of the object",
+    "go back",
+)
 _GRIP_FORWARD_M = 0.118  # from the wrist to the middle of what the hand holds
 _PALM_M = 0.016  # from the middle of the palm to its surface
 _REST_BIT = 1e-6
@@ -86,6 +96,16 @@ def held_path(plan: Plan, radius_m: float, count: int) -> Double:
     """Where the held thing's middle passes, (count, 3), from the grasp to the end of the plan."""
     path = wrist_path(plan, np.linspace(plan.held_s[0], min(plan.held_s[1], plan.strokes[-1].end_s), count))
     return path[:, :3] + turn_of(plan.side, path[:, 3:]) @ _grip(plan.side, radius_m)
+
+
+def subtask(plan: Plan, time_s: float) -> str:
+    """Which of `SUBTASKS` the hand is about: that of its stroke, or the one between two strokes."""
+    moving, after = ("reach for the object", "lift the object", "put the object down", "go back"), SUBTASKS[2::2]
+    said = "wait"
+    for number, stroke in enumerate(plan.strokes):
+        if time_s >= stroke.begin_s:
+            said = moving[number] if time_s < stroke.end_s else (*after, "wait")[number]
+    return said
 
 
 def finger_path(plan: Plan, times_s: Double) -> Double:
