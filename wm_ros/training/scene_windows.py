@@ -134,7 +134,8 @@ def _write(folder: Path, seeds: Sequence[int], choice: int, model: FutureConfig,
             file.write(stack.tobytes())
             states += list(encode(stack))
     np.save(folder / "states.npy", np.stack(states))
-    np.savez(folder / "rows.npz", **{name: np.stack(values) for name, values in rows.items()})
+    arrays: dict[str, Any] = {name: np.stack(values) for name, values in rows.items()}
+    np.savez(folder / "rows.npz", **arrays)
     (folder / "texts.json").write_text(json.dumps(texts))
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from wm_ros.data.simulator import tabletop_motion as motion
 from wm_ros.data.simulator import tabletop_scene as scenery
-from wm_ros.data.simulator.tabletop_plan import Scene, choices, reachable_scene, standing
+from wm_ros.data.simulator.tabletop_plan import Scene, choices, reachable_scene
+from wm_ros.data.simulator.tabletop_poses import standing
 from wm_ros.data.simulator.tabletop_render import Camera, Renderer
 from wm_ros.data.simulator.tabletop_robot import arm_parts, hand_frames, hand_parts
 from wm_ros.data.simulator.tabletop_shapes import TABLE, Double, Part, box
