@@ -239,7 +239,7 @@ class FutureTask(Task):
     def export(self, out: Path, run: RunInfo) -> None:
         model = self._average.eval()
         model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
-        card = write_card(out.name, model.config, run, self._facts)
+        card = write_card(out.name, model.config, run, self._facts, self.config.scenes)
         bundles.save(out, "future-lite", model, run.record(), card)
 
     @torch.no_grad()
