@@ -1,4 +1,5 @@
-"""`wm train`, and the experiments on what is learned: `wm probe`, `wm cotrain`, `wm backbones`, `wm illumination`."""
+"""`wm train`, and the experiments on what is learned: `wm probe`, `wm cotrain`, `wm backbones`, `wm illumination`,
+`wm grounding`."""
 
 from __future__ import annotations
 
@@ -149,3 +150,24 @@ def illumination(
         for doing in run(chosen, data, target):
             status.update(doing)
     console.print((out / "illumination.md").read_text(), highlight=False)
+
+
+def grounding(
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, grounding.md and grounding.jpg.")],
+    future: Annotated[
+        str, typer.Option(help="Folder of a future bundle, or the name of a shipped one.")
+    ] = "future-lite",
+    state: StateOpt = "state-lite",
+    seeds: Annotated[str, typer.Option(help="Simulated scenes that no training has seen.")] = "100000-100099",
+    choice: Annotated[int, typer.Option(min=1, max=2, help="Objects that the hand could take, at least.")] = 2,
+    force: ForceOpt = False,
+) -> None:
+    """Does the instruction decide where the hand goes? Forecasts with the right words, with wrong ones, with none."""
+    from wm_ros.data.sources import number_range
+    from wm_ros.evaluation.grounding_report import run
+    from wm_ros.paths import bundle_path
+
+    with fresh_folder(out, force) as folder, console.status("") as status:
+        for doing in run(bundle_path(state), bundle_path(future), number_range(seeds, "--seeds"), choice, folder):
+            status.update(doing)
+    console.print((out / "grounding.md").read_text(), highlight=False)

@@ -85,6 +85,7 @@ OUTPUTS: dict[str, tuple[Topic, ...]] = {
         *(Topic(f"future/image/t_{millis(h)}", "sensor_msgs/msg/Image", lazy=True) for h in FRAME_HORIZONS_S),
         Topic("future/strip", "sensor_msgs/msg/Image", lazy=True),
         Topic("future/samples", "visualization_msgs/msg/MarkerArray", lazy=True),
+        Topic("future/subtask", "std_msgs/msg/String", lazy=True),
         Topic("future/answer", "sensor_msgs/msg/Image"),
     ),
     "policy": (Topic("action_chunk", "trajectory_msgs/msg/JointTrajectory"),),

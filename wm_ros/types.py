@@ -243,6 +243,7 @@ class FuturePrediction(Sample):
         samples: (S, sides, T, 3) float32 sampled trajectories of the hands, same offsets; `probability`: (S,).
         joints: the joints to come.
         frames: the images to come, conditioned on `hands`; None where no image has arrived or not asked for.
+        subtask: a phrase for what the robot is about; "" where the bundle does not say.
     """
 
     hands: tuple[HandTrajectory, ...]
@@ -250,6 +251,7 @@ class FuturePrediction(Sample):
     probability: Float
     joints: JointForecast
     frames: FutureFrames | None = None
+    subtask: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from wm_ros.data.simulator import tabletop_motion as motion
-from wm_ros.data.simulator.tabletop import START_NS, carried_poses, tabletop_samples
-from wm_ros.data.simulator.tabletop_plan import reachable_scene
+from wm_ros.data.simulator.tabletop import START_NS, carried_poses, stage, stages, tabletop_samples
+from wm_ros.data.simulator.tabletop_plan import grip_m, reachable_scene
 from wm_ros.errors import UserError
 from wm_ros.kinematics import ARM_JOINTS, G1_JOINTS, hands_of
 from wm_ros.types import Frame, HandTrajectory, Instruction, JointCommand, Joints
@@ -164,3 +164,50 @@ def test_a_table_too_full_is_refused(monkeypatch):
     monkeypatch.setattr("wm_ros.data.simulator.tabletop_plan._ATTEMPTS", 0)
     with pytest.raises(UserError, match="no room for 6 objects with seed 5"):
         next(tabletop_samples(5, objects=6))
+
+
+def test_with_a_choice_one_hand_could_take_several_and_only_words_and_motion_tell_them_apart():
+    told = stages(11, TIMES, (64, 48), choice=2)
+    assert len(told) >= 2
+    assert len({shown.text.replace(shown.scene.items[0].words, "") for shown in told}) == 1
+    assert len({shown.scene.items[0].words for shown in told}) == len(told)
+    first = told[0]
+    for shown in told:
+        assert shown.scene.plans[0].side == first.scene.plans[0].side
+        np.testing.assert_array_equal(shown.picture(0), first.picture(0))
+        assert {item.words for item in shown.scene.items} == {item.words for item in first.scene.items}
+        assert all(grip_m(first.scene, first.scene.plans[0].side, s.scene.items[0]) is not None for s in told)
+        end_s, goal = shown.scene.plans[0].strokes[0].end_s, shown.scene.plans[0].strokes[0].end[:3]
+        side = shown.scene.plans[0].side
+        wrists = motion.g1_arm(side).wrist(shown.joints[:, motion.columns(side, ARM_JOINTS)])
+        assert np.linalg.norm(wrists[round((end_s + 0.3) * 15)] - goal) < 0.01
+
+
+def test_a_choice_is_drawn_so_that_both_kinds_of_object_are_taken():
+    taken = [stage(seed, TIMES[:2], (64, 48), choice=2).scene for seed in range(12)]
+    firsts = [stages(seed, TIMES[:2], (64, 48), 2)[0].scene.items[0].words for seed in range(12)]
+    same = [scene.items[0].words == words for scene, words in zip(taken, firsts, strict=True)]
+    assert 1 <= sum(same) < 12
+
+
+def test_more_choice_than_objects_is_refused_in_one_line():
+    with pytest.raises(UserError, match="choice = 3"):
+        tabletop_samples(0, choice=3)
+
+
+def test_a_point_is_seen_where_its_ray_passes():
+    camera = stage(5, TIMES[:2], (64, 48)).camera(0)
+    columns, rows = np.array([3.0, 31.5, 60.0]), np.array([7.0, 23.5, 40.0])
+    rays = camera.rays(columns, rows).astype(np.float64)
+    seen = camera.project(rays[:, :3] + 0.6 * rays[:, 3:])
+    np.testing.assert_allclose(seen, np.stack([columns, rows], 1), atol=1e-3)
+    assert np.isnan(camera.project(rays[:, :3] - 0.6 * rays[:, 3:])).all()
+
+
+def test_subtasks_come_in_the_order_of_the_plan():
+    for seed in range(6):
+        plan = reachable_scene(seed, TIMES[:2], -1)[0].plans[0]
+        said = [motion.subtask(plan, time_s) for time_s in np.arange(0.0, 12.0, 0.02)]
+        order = [a for a, b in zip(said, said[1:] + [""], strict=True) if a != b]
+        whole = [*motion.SUBTASKS, "wait"]
+        assert order == (whole if len(plan.strokes) == 4 else whole[:5])

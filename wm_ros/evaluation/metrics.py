@@ -105,6 +105,13 @@ def _interval(
     return float(low), float(high)
 
 
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927), which is right for shares near 0 and 1 too. `count` is positive."""
+    z, share = 1.959964, hits / count
+    middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return float((middle - half) / (1 + z**2 / count)), float((middle + half) / (1 + z**2 / count))
+
+
 def tidy(value: float, digits: int = 6) -> float | None:
     """Round to significant digits, so that the last bits of a sum do not show; None for what is not finite."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None

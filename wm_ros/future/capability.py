@@ -112,7 +112,7 @@ class FutureCapability(Capability):
         # History on the model's grid.
         self.memory.take_state(sample)
         window = self.memory.window()
-        batch = Batch(*(part.to(self.device) for part in collate([window], self.words)))
+        batch = collate([window], self.words).to(self.device)
         start = self._took("window", start)
         # Stage I: how hands and joints go on.
         forecast: Forecast = self.model.trajectory(batch)
@@ -192,7 +192,12 @@ class FutureCapability(Capability):
         names = config.joint_names if window.known.joints else ()
         joints = JointForecast(sample.stamp_ns, "", names, offsets, body[:, 6 : 6 + len(names)].copy())
         probability = fan.probability[0].cpu().numpy()
-        return FuturePrediction(sample.stamp_ns, sample.frame_id, hands, samples, probability, joints, frames)
+        return FuturePrediction(
+            sample.stamp_ns, sample.frame_id, hands, samples, probability, joints, frames, self._subtask(forecast)
+        )
+
+    def _subtask(self, forecast: Forecast) -> str:
+        return "" if forecast.subtask is None else self.config.subtasks[int(forecast.subtask[0].argmax())]
 
     def warm_up(self) -> None:
         config, wanted = self.config, self.wanted

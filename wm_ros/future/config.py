@@ -22,6 +22,7 @@ class TrajectoryConfig(StrictModel):
         backbone: `all_tokens` is one transformer over everything; the others read the past with a causal sequence model
             of that kind and the rest with one layer of attention (see `wm_ros.future.reading`).
         layers: of all together. heads: of attention.
+        image: `patches` also looks the instruction up in the image (see `wm_ros.future.look`).
     """
 
     backbone: ReaderKind = "all_tokens"
@@ -30,6 +31,9 @@ class TrajectoryConfig(StrictModel):
     heads: int = 4
     dropout: float = 0.1
     ridge_states: int = Field(default=8, ge=2, description="states that the linear path sees")
+    image: Literal["none", "patches"] = "none"
+    look_width: int = Field(default=64, ge=8, multiple_of=8, description="channels of a place of the image")
+    look_queries: int = Field(default=4, ge=1, description="things looked for; the first is the object that is named")
 
     @model_validator(mode="after")
     def _past_and_reading(self) -> TrajectoryConfig:
@@ -92,6 +96,7 @@ class FutureConfig(StrictModel):
         rate_hz: grid onto which history is resampled by header stamps, and on which the future is predicted.
         state_bundle, state_tokens_sha256: the encoder whose tokens the model was trained on (its
             `tokens_sha256`); tokens of another one mean nothing to it.
+        subtasks: phrases of what the robot may be about, of which stage I says one; () for a model without.
         mean_episode_s: mean length of the training episodes of each kind of recording (robot and camera, or simulator):
             the phase of an episode is time since its start over it. Kinds have linear paths of their own.
     """
@@ -112,6 +117,7 @@ class FutureConfig(StrictModel):
     frames: FramesConfig = FramesConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     language: LanguageConfig = LanguageConfig()
+    subtasks: tuple[str, ...] = ()
     state_bundle: str = ""
     state_tokens_sha256: str = ""
     mean_episode_s: tuple[float, ...] = (6.0,)

@@ -27,6 +27,7 @@ class Known(NamedTuple):
     right: bool
     previous: bool
     asked: bool
+    image: bool = False
 
 
 class Window(NamedTuple):
@@ -37,6 +38,7 @@ class Window(NamedTuple):
         states: (2, T, D) float32 previous and current state tokens.
         text: the instruction, "" where there is none.
         asked: (H, J) float32 how far each joint was commanded to go from where it was, rad.
+        image: (3, H, W) float32 in 0..1 of the current state, for a model that looks; None where there is none.
     """
 
     body: Float
@@ -44,11 +46,14 @@ class Window(NamedTuple):
     text: str
     known: Known
     asked: Float
+    image: Float | None = None
 
 
 class Batch(NamedTuple):
-    """Windows as tensors: body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 5) bool, asked
-    (B, H, J).
+    """Windows as tensors.
+
+    Body (B, H, V), states (B, 2, T, D), words (B, …) of `Words`, known (B, 6) bool, asked (B, H, J), image (B, 3, H, W)
+    or None.
     """
 
     body: Tensor
@@ -56,6 +61,11 @@ class Batch(NamedTuple):
     words: Tensor
     known: Tensor
     asked: Tensor
+    image: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 def collate(windows: Sequence[Window], words: Words) -> Batch:
@@ -66,7 +76,17 @@ def collate(windows: Sequence[Window], words: Words) -> Batch:
         words([w.text for w in windows]),
         torch.tensor([list(w.known) for w in windows]),
         torch.from_numpy(np.stack([w.asked for w in windows])),
+        _images(windows),
     )
+
+
+def _images(windows: Sequence[Window]) -> Tensor | None:
+    """Images (B, 3, H, W), zero where one has none; None where none has one."""
+    shown = next((window.image for window in windows if window.image is not None), None)
+    if shown is None:
+        return None
+    blank = np.zeros_like(shown)
+    return torch.from_numpy(np.stack([blank if w.image is None else w.image for w in windows]))
 
 
 def resample(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Known, Window, past_grid, resample
 from wm_ros.kinematics import arm_for
+from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.topics import SIDES
 from wm_ros.types import Frame, HandTrajectory, JointCommand, Joints, StateTokens
 
@@ -104,17 +105,23 @@ class Memory:
         if not (known["left"] or known["right"]):
             raise RefusedError(self._why_no_hands(now.stamp_ns))
         states, previous = self._two_states()
-        asked = self._asked_at(grid, body) if known["joints"] else None
-        there = Known(**known, previous=previous, asked=asked is not None)
-        none = np.zeros_like(body[:, 6:])
-        return Window(
-            body.astype(np.float32), states, self.text, there, (none if asked is None else asked).astype(np.float32)
-        )
+        asked, image = self._asked_at(grid, body) if known["joints"] else None, self._image(now.stamp_ns)
+        there = Known(**known, previous=previous, asked=asked is not None, image=image is not None)
+        heard = np.zeros_like(body[:, 6:]) if asked is None else asked
+        return Window(body.astype(np.float32), states, self.text, there, heard.astype(np.float32), image)
 
     def _asked_at(self, grid: NDArray[np.int64], body: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Commanded minus measured joints (G, J); None where not all of the joints were commanded lately."""
         commands = self._resampled(self._asked, grid)
         return commands - body[:, 6:] if commands is not None and np.isfinite(commands).all() else None
+
+    def _image(self, stamp_ns: int) -> NDArray[np.float32] | None:
+        """The image of a state as a model that looks takes it."""
+        frame = self.frame_at(stamp_ns) if self.config.trajectory.image != "none" else None
+        if frame is None:
+            return None
+        rgb = resize_area(frame.rgb, self.config.image_height, self.config.image_width)
+        return to_tensor(rgb).numpy()
 
     def body_at(self, grid: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, bool]]:
         """Wrists and joints (G, V) at ascending times (G,), and which of "joints", "left", "right" are known."""

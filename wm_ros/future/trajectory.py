@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from wm_ros.future.baselines import LinearPath
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
+from wm_ros.future.look import Look
 from wm_ros.future.reading import QUERIES, make_reader
 from wm_ros.future.samples import Fan, Samples
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.state.kinds import Kinds
 
 OTHERS = 8  # futures of other windows that the energy learns to find less plausible
-KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS, KNOWN_ASKED = range(5)
+KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS, KNOWN_ASKED, KNOWN_IMAGE = range(6)
 
 
 class Normaliser(nn.Module):
@@ -76,12 +77,21 @@ class Forecast(NamedTuple):
         body: (B, F, V) central estimate of both wrists (m) and the joints (rad).
         scale: (B, F, V) spread of what the linear path leaves open in recordings of this kind.
         context: (B, W) what the samples around the estimate are drawn from. kind: (B,) of recording.
+        attention: (B, rows, columns) where in the image the named object was looked for; None for a model that does
+            not look, or where no image is there.
+        subtask: (B, P) log-probability of each phrase of `subtasks`; None for a model without.
     """
 
     body: Tensor
     scale: Tensor
     context: Tensor
     kind: Tensor
+    attention: Tensor | None = None
+    subtask: Tensor | None = None
+
+    def of(self, rows: Tensor) -> Forecast:
+        """Those of some examples."""
+        return Forecast(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
     def left_open(self, hands: Tensor) -> Tensor:
         """Paths of both wrists (B, …, F, 6) as differences from the central estimate, in units of `scale`."""
@@ -106,12 +116,17 @@ class TrajectoryModel(nn.Module):
         self.asked_in = nn.Linear(joints, width)
         self.state_in = nn.Linear(config.state_width, width)
         self.text_in = make_encoder(config.language, width, drop=0.1)
-        # Places: previous state, current state, motion between them, instruction, history, queries.
+        self.look = None
+        if sizes.image == "patches":
+            size = (config.image_height, config.image_width)
+            self.look = Look(width, sizes.look_width, sizes.look_queries, size)
+        # Places: previous state, current state, motion between them, instruction, history.
         self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
         self.query = nn.Parameter(torch.randn(QUERIES, width) * 0.02)
         self.missing = nn.Parameter(torch.randn(5, width) * 0.02)
         self.blocks = make_reader(sizes, config.history_steps)
         self.body_out = nn.Linear(QUERIES * width, config.horizon_steps * values)
+        self.subtask_out = nn.Linear(QUERIES * width, len(config.subtasks)) if config.subtasks else None
         nn.init.zeros_(self.body_out.weight)
         nn.init.zeros_(self.body_out.bias)
         self.samples = Samples(config.samples, QUERIES * width, config.kinds, config.horizon_steps)
@@ -120,7 +135,7 @@ class TrajectoryModel(nn.Module):
     norm: Normaliser
 
     def forward(self, batch: Batch) -> Forecast:
-        tokens, body = self.embed(batch)
+        tokens, body, attention = self.embed(batch)
         context = self.blocks(tokens)[:, -QUERIES:].flatten(1)
         kind = self.norm.kind(batch.states)
         scale = self.norm.left_open[kind]
@@ -130,8 +145,9 @@ class TrajectoryModel(nn.Module):
             self.base(body, kind),
         )
         correction = self.body_out(context).view(len(tokens), self.config.horizon_steps, -1)
+        subtask = None if self.subtask_out is None else self.subtask_out(context).log_softmax(-1)
         # The samples are drawn around the central estimate, which does not learn from them.
-        return Forecast(path + correction * scale, scale, context.detach(), kind)
+        return Forecast(path + correction * scale, scale, context.detach(), kind, attention, subtask)
 
     def imagine(self, forecast: Forecast, count: int | None = None, steps: int | None = None) -> Fan:
         """Samples of both wrists around a forecast, weighed by their energy.
@@ -149,8 +165,9 @@ class TrajectoryModel(nn.Module):
         """Energies (B, S) of candidate paths of both wrists (B, S, F, 6), m; lower is more plausible."""
         return self.samples.judge(forecast.context, self.samples.coefficients(forecast.left_open(hands)))
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Tokens (B, S, width), queries last, and the body (B, H, V) with the unknown parts at the training mean."""
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens (B, S, width), queries last, the body (B, H, V) with the unknown parts at the training mean, and where
+        the named object was looked for, if it was."""
         norm, known = self.norm, batch.known
         mask = torch.cat(
             [
@@ -173,15 +190,27 @@ class TrajectoryModel(nn.Module):
         previous, current = states[:, 0], states[:, 1]
         has_previous = known[:, KNOWN_PREVIOUS, None, None]
         gone = self.missing[KNOWN_PREVIOUS]
+        text = self.text_in(batch.words)
         tokens = [
             torch.where(has_previous, self.state_in(previous), gone),
             self.state_in(current),
             torch.where(has_previous, self.state_in(current - previous), gone),
-            self.text_in(batch.words)[:, None],
+            text[:, None],
             history,
         ]
         placed = torch.cat(tokens, 1) + self.place
-        return torch.cat([placed, self.query.expand(len(placed), -1, -1)], 1), body
+        found, attention = self._look_up(batch, text)
+        return torch.cat([*found, placed, self.query.expand(len(placed), -1, -1)], 1), body, attention
+
+    def _look_up(self, batch: Batch, text: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """What the instruction names, in the image: tokens (B, Q, width), none for a model that does not look."""
+        if self.look is None:
+            return [], None
+        missing = self.look.missing.expand(len(text), -1, -1)
+        if batch.image is None:
+            return [missing], None
+        looked = self.look(batch.image, text)
+        return [torch.where(batch.known[:, KNOWN_IMAGE, None, None], looked.tokens, missing)], looked.attention
 
 
 def hears_commands(batch: Batch) -> Tensor:
@@ -226,6 +255,12 @@ def samples_loss(model: TrajectoryModel, forecast: Forecast, body: Tensor, futur
     others = now[:, None, None] + torch.stack([moved.roll(shift + 1, 0) for shift in range(rivals)], 1)
     context, centre = forecast.context, forecast._replace(body=forecast.body.detach())
     return model.samples.losses(context, centre.left_open(hands), centre.left_open(others))
+
+
+def subtask_loss(log_probability: Tensor, subtask: Tensor) -> Tensor:
+    """Mean cross-entropy of phrases (B, P) to their true numbers (B,), over those that are known (not negative)."""
+    total = nn.functional.nll_loss(log_probability, subtask, ignore_index=-1, reduction="sum")
+    return total / (subtask >= 0).sum().clamp(min=1)
 
 
 def _length(hands: Tensor) -> Tensor:

@@ -10,7 +10,15 @@ from wm_ros.messages import grids, images, markers, motion
 from wm_ros.messages.cdr import require_finite
 from wm_ros.messages.pictures import components_rgb, side_by_side
 from wm_ros.topics import OUTPUTS, Topic, millis
-from wm_ros.types import FutureFrames, FuturePrediction, LidarPrediction, PolicyPrediction, Prediction, StatePrediction
+from wm_ros.types import (
+    FutureFrames,
+    FuturePrediction,
+    Instruction,
+    LidarPrediction,
+    PolicyPrediction,
+    Prediction,
+    StatePrediction,
+)
 
 _TOPICS = {topic.name: topic for outputs in OUTPUTS.values() for topic in outputs}
 
@@ -93,6 +101,9 @@ def _future(prediction: FuturePrediction) -> Iterator[Part]:
         )
     if np.size(prediction.samples):
         yield "future/samples", markers.TYPE, lambda: markers.encode_fan(prediction)
+    if prediction.subtask:
+        said = Instruction(prediction.stamp_ns, "", prediction.subtask)
+        yield "future/subtask", motion.STRING, lambda: motion.encode_instruction(said)
 
 
 def encode_strip(frames: FutureFrames) -> bytes:

@@ -21,14 +21,24 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from wm_ros.bundle import BundleConfig, load_bundle, load_weights, tokens_checksum
+from wm_ros.data.simulator.tabletop_motion import SUBTASKS
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
 from wm_ros.future.baselines import Ridge, constant_velocity
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
+from wm_ros.future.history import Batch
+from wm_ros.future.look import where_loss
 from wm_ros.future.model import FutureModel
-from wm_ros.future.trajectory import KNOWN_ASKED, Forecast, drop_modalities, samples_loss, trajectory_loss
+from wm_ros.future.trajectory import (
+    KNOWN_ASKED,
+    Forecast,
+    drop_modalities,
+    samples_loss,
+    subtask_loss,
+    trajectory_loss,
+)
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.instruction import noted
@@ -40,6 +50,7 @@ from wm_ros.state.model import StateModel
 from wm_ros.training.future_calibration import calibrate, state_only
 from wm_ros.training.future_card import write_card
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
+from wm_ros.training.scene_windows import SceneConfig, SceneWindows, build, mixed
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
@@ -62,6 +73,9 @@ class FutureTrainConfig(TrainConfig):
         stage: what is trained; the other one, and the constants, are then those of `--start-from`.
         copies: of each source's training episodes, under another light and a camera that is mounted a little otherwise.
         composed: examples of each batch that the composition learns from.
+        scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
+        where_weight: of the place in the image where the named object is looked for. subtask_weight: of the phrase for
+            what is being done.
     """
 
     model: FutureConfig = FutureConfig()
@@ -76,6 +90,9 @@ class FutureTrainConfig(TrainConfig):
     stage: Literal["both", "trajectory", "frames"] = "both"
     copies: tuple[int, ...] = ()
     composed: int = Field(default=8, ge=1)
+    scenes: SceneConfig | None = None
+    where_weight: float = 0.3
+    subtask_weight: float = 0.1
 
 
 class FutureTask(Task):
@@ -97,6 +114,7 @@ class FutureTask(Task):
                 "state_width": bundle.model.token_width,
                 "autoencoder": bundle.model.autoencoder,
                 "language": noted(self.config.model.language),
+                "subtasks": SUBTASKS if self.config.scenes else (),
             }
         )
         stride = self.config.stride
@@ -131,7 +149,10 @@ class FutureTask(Task):
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
         self._held_out = FutureWindows(config, data, data.validation, skip=config.horizon_steps)
         self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
-        return train, held_out
+        if self.config.scenes is None:
+            return train, held_out
+        arrays = build(self.config.scenes, config, cache, encoders[0], bundle.weights_sha256)
+        return mixed(train, SceneWindows(config, arrays, train[0]), self.config.scenes.share), held_out
 
     def _build(self, config: FutureConfig, state: StateModel) -> None:
         self.model = FutureModel(config)
@@ -203,27 +224,36 @@ class FutureTask(Task):
         inputs = drop_modalities(batch_of(batch), self.config.modality_dropout)
         with torch.autocast(inputs.body.device.type, enabled=False):  # millimetres of a body metres across
             forecast = self.model.trajectory(inputs)
-        losses = {}
-        if self.config.stage != "frames":
-            losses = trajectory_loss(forecast, batch["future"], batch["there"])
-            whole = batch["there"].all(1)
-            rows, seen = whole.nonzero()[:, 0], Forecast(*(part[whole] for part in forecast))
-            if len(rows) > 1:
-                losses |= samples_loss(self.model.trajectory, seen, inputs.body[rows], batch["future"][rows])
+        losses = {} if self.config.stage == "frames" else self._trajectory_losses(batch, inputs, forecast)
         if self.config.stage != "trajectory":
             losses |= self._frame_losses(batch, forecast)
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+        weights = {"where": self.config.where_weight, "subtask": self.config.subtask_weight}
+        total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
+        return {"loss": total, **losses}
+
+    def _trajectory_losses(self, batch: Item, inputs: Batch, forecast: Forecast) -> dict[str, Tensor]:
+        losses = trajectory_loss(forecast, batch["future"], batch["there"])
+        whole = batch["there"].all(1).nonzero()[:, 0]
+        if len(whole) > 1:
+            known = forecast.of(whole)
+            losses |= samples_loss(self.model.trajectory, known, inputs.body[whole], batch["future"][whole])
+        if forecast.attention is not None:
+            losses["where"] = where_loss(forecast.attention, batch["where"])
+        if forecast.subtask is not None:
+            losses["subtask"] = subtask_loss(forecast.subtask, batch["subtask"])
+        return losses
 
     def _frame_losses(self, batch: Item, forecast: Forecast) -> dict[str, Tensor]:
         """Of one horizon per step, each example where the episode lasts that long."""
         model = self.model
         index = int(torch.randint(len(model.config.frame_steps), ()))
-        lasts = batch["there"][:, model.config.frame_steps[index] - 1].nonzero()[:, 0][: self.config.frames_batch]
-        if len(lasts) < 2:
+        lasts = batch["there"][:, model.config.frame_steps[index] - 1] & batch["painted"]
+        chosen = lasts.nonzero()[:, 0][: self.config.frames_batch]
+        if len(chosen) < 2:
             return {"frames": torch.stack([p.sum() for p in model.frames.parameters()]).sum() * 0.0}
-        few = {name: value[lasts] for name, value in batch.items()}
-        foreseen = torch.rand(len(lasts), 1, 1, device=lasts.device) < 0.5
-        path = torch.where(foreseen, forecast.body[lasts].detach(), few["future"])
+        few = {name: value[chosen] for name, value in batch.items()}
+        foreseen = torch.rand(len(chosen), 1, 1, device=chosen.device) < 0.5
+        path = torch.where(foreseen, forecast.body[chosen].detach(), few["future"])
         scene = Scene.of(batch_of(few), few["latent"])
         loss, drawn = model.frames.loss(scene, path, few["latents"], index)
         # The composition learns from what stage II draws now, and not from the truth.
@@ -275,7 +305,7 @@ class FutureTask(Task):
             rows = [windows[index] for index in range(0, len(windows), max(1, len(windows) // CALIBRATION))]
             held_out = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
             run.log.update(calibrate(model.trajectory, held_out))
-        card = write_card(out.name, model.config, run, self._facts)
+        card = write_card(out.name, model.config, run, self._facts, self.config.scenes)
         bundles.save(out, "future-lite", model, run.record(), card)
 
 

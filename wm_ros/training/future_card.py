@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wm_ros.future.config import FutureConfig
 from wm_ros.nn.instruction import described
+from wm_ros.training.scene_windows import SceneConfig
 from wm_ros.training.task import RunInfo
 
 READERS = {
@@ -25,11 +26,11 @@ the conditional mean (one step, no noise).
 
 Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
 positions of {joints} joints by name, the image, the instruction (may be absent).
-Instructions are read by {language}.
+Instructions are read by {language}.{look}
 
 Training: {command}
 Data: {sources}. Licence of the data: {licences}. {episodes} episodes, {windows} windows; {held_out} episodes held out.
-Steps {steps}, seed {seed}.
+{scenes}Steps {steps}, seed {seed}.
 
 On the held-out episodes (right wrist, all frames; PSNR over all horizons):
 
@@ -41,7 +42,17 @@ are under Apache-2.0.
 """
 
 
-def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, int]) -> str:
+LOOK = """ What they name is looked up in the image (`wm_ros/future/look.py`); without an image
+the forecast does without."""
+SCENES = """Beside them, moments of the simulated scenes {seeds} (Apache-2.0), {share:.0%} of the draws: one image, a
+motion for each object that the hand could take, and words that alone say which. They also teach the phrases of
+`future/subtask`.
+"""
+
+
+def write_card(
+    name: str, config: FutureConfig, run: RunInfo, facts: dict[str, int], scenes: SceneConfig | None = None
+) -> str:
     """The text of `CARD.md`."""
     rows = "\n".join(f"| {key} | {value:.2f} |" for key, value in sorted(run.log.items()))
     return CARD.format(
@@ -52,6 +63,8 @@ def write_card(name: str, config: FutureConfig, run: RunInfo, facts: dict[str, i
         samples=config.samples.count,
         frames=", ".join(f"{h:g}" for h in config.frame_horizons_s),
         language=described(config.language),
+        look=LOOK if config.trajectory.image != "none" else "",
+        scenes="" if scenes is None else SCENES.format(seeds=scenes.seeds, share=scenes.share),
         state=config.state_bundle,
         sha=config.state_tokens_sha256,
         joints=len(config.joint_names),

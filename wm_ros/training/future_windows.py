@@ -30,6 +30,7 @@ from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 from wm_ros.training.altered import altered
 
 Item = dict[str, Tensor]
+LOOKS = torch.tensor(True)  # recordings have an image at every step
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,11 @@ def recordings(
 
 
 class FutureWindows(Dataset[Item]):
-    """Items: body (H, V), states (2, T, D), words, known (5,), asked (H, J); future (F, V), there (F,) bool: in the
-    episode; latent (C, h, w) of now, latents (K, C, h, w) of the frames to come; elapsed_s; source: its number. With
-    `images`: image (3, H, W) of now and images (K, 3, H, W) to come, in 0..1.
+    """Items: body (H, V), states (2, T, D), words, known (6,), asked (H, J); future (F, V), there (F,) bool: in the
+    episode; latent (C, h, w) of now, latents (K, C, h, w) of the frames to come, `painted`: they are there; elapsed_s;
+    source: its number; where (2,) NaN and subtask -1: nobody says where in the image the named object is, nor what is
+    being done. With `images`, or for a model that looks: image (3, H, W) of now; with `images` also images (K, 3, H, W)
+    to come; in 0..1.
 
     Args:
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
@@ -235,16 +238,21 @@ class FutureWindows(Dataset[Item]):
             "latents": data.latents[due].float(),
             "source": data.place[now, 0],
             "elapsed_s": torch.tensor((now - first) / config.rate_hz),
+            "where": torch.full((2,), torch.nan),
+            "painted": torch.tensor(True),
+            "subtask": torch.tensor(-1),
         }
+        if self.images or config.trajectory.image != "none":
+            row["image"] = self._image(now)
         if self.images:
-            shown = [self._image(step) for step in (now, *due.tolist())]
-            row |= {"image": shown[0], "images": torch.stack(shown[1:])}
+            row["images"] = torch.stack([self._image(step) for step in due.tolist()])
         return row
 
     def _known(self, body: Tensor, previous: bool, asked: Tensor) -> Tensor:
         there = torch.isfinite(body).all(0)
         commanded = torch.isfinite(asked).all() & there[6:].all()
-        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), commanded])
+        parts = [there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), commanded, LOOKS]
+        return torch.stack(parts)
 
     def _image(self, step: int) -> Tensor:
         source, row, copy = self.data.place[step].tolist()
@@ -257,7 +265,7 @@ class FutureWindows(Dataset[Item]):
 
 def batch_of(item: Item) -> Batch:
     """The model's input of collated items."""
-    return Batch(item["body"], item["states"], item["words"], item["known"], item["asked"])
+    return Batch(item["body"], item["states"], item["words"], item["known"], item["asked"], item.get("image"))
 
 
 def cut(item: Item, count: int) -> Item:

@@ -16,7 +16,7 @@ OPTIONS: dict[str, dict[str, Callable[[float], float | int]]] = {
         "speed_mps": float,
         "odometry_noise": float,
     },
-    "tabletop": {"seconds": float, "width": int, "height": int, "rate_hz": float, "objects": int},
+    "tabletop": {"seconds": float, "width": int, "height": int, "rate_hz": float, "objects": int, "choice": int},
 }
 
 
@@ -36,9 +36,15 @@ def drive_samples(
 
 
 def tabletop_samples(
-    seed: int, seconds: float = 6.0, width: int = 128, height: int = 96, rate_hz: float = 15.0, objects: int = -1
+    seed: int,
+    seconds: float = 6.0,
+    width: int = 128,
+    height: int = 96,
+    rate_hz: float = 15.0,
+    objects: int = -1,
+    choice: int = 1,
 ) -> Iterator[Sample]:
     """A grasp; see `wm_ros.data.simulator.tabletop.tabletop_samples`."""
     from wm_ros.data.simulator.tabletop import tabletop_samples as samples
 
-    return samples(seed, seconds, width, height, rate_hz, objects)
+    return samples(seed, seconds, width, height, rate_hz, objects, choice)

@@ -20,6 +20,16 @@ REST_POSTURE_RAD = {
     "right": np.array([-0.7, -0.2, -0.22, 1.1, 0.1, -0.55, 0.2]),
     "left": np.array([-0.7, 0.2, 0.22, 1.1, -0.1, -0.55, -0.2]),
 }
+SUBTASKS = (
+    "wait",
+    "reach for the object",
+    "close the hand",
+    "lift the object",
+    "hold the object",
+    "put the object down",
+    "let go of the object",
+    "go back",
+)
 _GRIP_FORWARD_M = 0.118  # from the wrist to the middle of what the hand holds
 _PALM_M = 0.016  # from the middle of the palm to its surface
 _REST_BIT = 1e-6
@@ -88,6 +98,16 @@ def held_path(plan: Plan, radius_m: float, count: int) -> Double:
     return path[:, :3] + turn_of(plan.side, path[:, 3:]) @ _grip(plan.side, radius_m)
 
 
+def subtask(plan: Plan, time_s: float) -> str:
+    """Which of `SUBTASKS` the hand is about: that of its stroke, or the one between two strokes."""
+    moving, after = ("reach for the object", "lift the object", "put the object down", "go back"), SUBTASKS[2::2]
+    said = "wait"
+    for number, stroke in enumerate(plan.strokes):
+        if time_s >= stroke.begin_s:
+            said = moving[number] if time_s < stroke.end_s else (*after, "wait")[number]
+    return said
+
+
 def finger_path(plan: Plan, times_s: Double) -> Double:
     """The hand joints (T, 6) at `times_s`."""
     keys = np.array([time for time, _ in plan.fingers])
@@ -108,7 +128,7 @@ def commands(plans: Sequence[Plan], times_s: Double) -> tuple[Double, float]:
     joints, miss = np.zeros((len(times_s), len(G1_JOINTS))), 0.0
     for plan in plans:
         arm = g1_arm(plan.side)
-        path = wrist_path(plan, times_s)
+        path = wrist_path(plan, times_s if plan.strokes else times_s[:1])  # a hand that rests is solved for once
         solved = arm.inverse(
             path[:, :3], turn_of(plan.side, path[:, 3:]), REST_POSTURE_RAD[plan.side], turn_weight=0.04
         )

@@ -39,6 +39,14 @@ class Camera:
             np.float32
         )
 
+    def project(self, points_m: Double) -> Double:
+        """Pixel positions (N, 2), column and row, of points (N, 3) in the world; NaN for those behind."""
+        seen = (points_m - self.pose[:3, 3]) @ self.pose[:3, :3]
+        ahead = np.where(seen[:, 2:] > 1e-6, seen[:, 2:], np.nan)
+        middle = np.array([self.width - 1, self.height - 1]) / 2
+        pixels: Double = seen[:, :2] / ahead * self.focal_px + middle
+        return pixels
+
 
 @dataclass(frozen=True)
 class Light:
