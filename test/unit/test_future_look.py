@@ -19,7 +19,7 @@ CONFIG = FutureConfig(
     state_width=16,
     image_height=32,
     image_width=64,
-    trajectory=TrajectoryConfig(width=32, layers=1, heads=2, modes=4, image="patches", look_width=32, look_queries=2),
+    trajectory=TrajectoryConfig(width=32, layers=1, heads=2, image="patches", look_width=32, look_queries=2),
     frames=FramesConfig(width=32, layers=1, heads=2, fusion_layers=2),
     autoencoder=AutoencoderConfig(channels=4, width=16, blocks=1),
     subtasks=("wait", "lift the object"),
@@ -40,7 +40,8 @@ def batch_of(text: str = "lift the red can", image: bool = True) -> Batch:
     torch.manual_seed(1)
     body, states = torch.randn(3, CONFIG.history_steps, CONFIG.values), torch.randn(3, 2, 2, CONFIG.state_width)
     shown = torch.rand(3, 3, 32, 64) if image else None
-    return Batch(body, states, batch_ids([text] * 3), torch.ones(3, 5, dtype=torch.bool), shown)
+    known, asked = torch.ones(3, 6, dtype=torch.bool), torch.zeros(3, CONFIG.history_steps, 26)
+    return Batch(body, states, batch_ids([text] * 3), known, asked, shown)
 
 
 def test_attention_is_a_share_of_each_place_and_depends_on_words_and_image(model):
@@ -54,7 +55,7 @@ def test_attention_is_a_share_of_each_place_and_depends_on_words_and_image(model
 def test_the_image_changes_the_forecast_and_a_forgotten_one_is_as_none_at_all(model):
     shown, blind = batch_of(), batch_of(image=False)
     unseen = shown._replace(known=shown.known.clone())
-    unseen.known[:, 4] = False
+    unseen.known[:, 5] = False
     with_image, without = model.trajectory(shown).body, model.trajectory(blind).body
     assert not torch.allclose(with_image, without, atol=1e-4)
     assert torch.allclose(model.trajectory(unseen).body, without, atol=1e-6)
@@ -63,8 +64,8 @@ def test_the_image_changes_the_forecast_and_a_forgotten_one_is_as_none_at_all(mo
 
 def test_training_forgets_some_images():
     torch.manual_seed(0)
-    known = torch.ones(400, 5, dtype=torch.bool)
-    kept = drop_modalities(batch_of()._replace(known=known), 0.25).known[:, 4].float().mean()
+    known = torch.ones(400, 6, dtype=torch.bool)
+    kept = drop_modalities(batch_of()._replace(known=known), 0.25).known[:, 5].float().mean()
     assert 0.65 < float(kept) < 0.85
 
 

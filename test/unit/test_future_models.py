@@ -43,7 +43,7 @@ def batch_of(count: int = 3) -> Batch:
     body = torch.randn(count, CONFIG.history_steps, CONFIG.values)
     states = torch.randn(count, 2, 2, CONFIG.state_width)
     words, asked = batch_ids(["grasp the red can"] * count), torch.randn(count, CONFIG.history_steps, 26)
-    return Batch(body, states, words, torch.ones(count, 5, dtype=torch.bool), asked)
+    return Batch(body, states, words, torch.ones(count, 6, dtype=torch.bool), asked)
 
 
 def scene_of(count: int = 3) -> Scene:
@@ -68,7 +68,7 @@ def test_an_untrained_stage_one_says_what_the_linear_path_says():
         path.ridges[0].weight.normal_(std=0.1)
     heard = fresh.trajectory.base_asked(torch.cat([batch.body, batch.asked], -1), kind)
     assert torch.allclose(fresh.trajectory(batch).body, heard, atol=1e-5)
-    unheard = batch._replace(known=batch.known & (torch.arange(5) < 4))
+    unheard = batch._replace(known=batch.known & (torch.arange(6) < 4))
     assert torch.allclose(fresh.trajectory(unheard).body, fresh.trajectory.base(batch.body, kind), atol=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_stage_one_hears_the_instruction_and_both_states(model):
 
 def test_what_is_unknown_does_not_change_the_forecast(model):
     batch = batch_of()
-    known = torch.tensor([[False, True, True, False, False]]).expand(3, 5)
+    known = torch.tensor([[False, True, True, False, False, False]]).expand(3, 6)
     first = model.trajectory(batch._replace(known=known)).body
     body, states = batch.body.clone(), batch.states.clone()
     body[..., 6:] = 99.0

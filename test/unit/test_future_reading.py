@@ -41,7 +41,7 @@ def model_of(kind: str) -> TrajectoryModel:
 def batch_of(count: int = 3, history_steps: int = 12) -> Batch:
     torch.manual_seed(1)
     states = torch.randn(count, 2, 2, 16)
-    known, asked = torch.ones(count, 5, dtype=torch.bool), torch.zeros(count, history_steps, 26)
+    known, asked = torch.ones(count, 6, dtype=torch.bool), torch.zeros(count, history_steps, 26)
     return Batch(torch.randn(count, history_steps, 32), states, batch_ids(["grasp the red can"] * count), known, asked)
 
 
@@ -63,7 +63,7 @@ def test_every_backbone_hears_the_past_the_states_and_the_instruction(kind):
 @torch.no_grad()
 def test_unknown_joints_are_not_heard(kind):
     model, batch = model_of(kind), batch_of()
-    blind = batch._replace(known=torch.tensor([[False, True, True, True, True]]).expand(3, 5))
+    blind = batch._replace(known=torch.tensor([[False, True, True, True, True, True]]).expand(3, 6))
     other = batch.body.clone()
     other[..., 6:] = 99.0
     assert torch.allclose(model(blind).body, model(blind._replace(body=other)).body)

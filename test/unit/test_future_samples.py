@@ -109,7 +109,7 @@ def test_calibration_brings_the_region_to_ninety_percent():
         "body": torch.zeros(count, config.history_steps, config.values),
         "states": torch.randn(count, 2, 2, 16),
         "words": batch_ids(["lift it"] * count),
-        "known": torch.ones(count, 5, dtype=torch.bool),
+        "known": torch.ones(count, 6, dtype=torch.bool),
         "asked": torch.zeros(count, config.history_steps, 26),
         "future": 0.01 * torch.randn(count, STEPS, config.values).cumsum(1),
         "there": torch.ones(count, STEPS, dtype=torch.bool),

@@ -26,6 +26,7 @@ def arrays(tmp_path_factory):
 @pytest.fixture(scope="module")
 def windows(arrays):
     like = {"latent": torch.ones(2, 3), "latents": torch.ones(3, 2, 3), "source": torch.tensor(1)}
+    like["asked"] = torch.ones(CONFIG.history_steps, 26)
     return SceneWindows(CONFIG, arrays, like)
 
 
@@ -51,7 +52,7 @@ def test_the_same_image_has_another_future_for_another_word(arrays, windows):
 
 def test_items_collate_with_what_the_model_takes(windows):
     batch = batch_of(torch.utils.data.default_collate([windows[i] for i in range(4)]))
-    assert batch.image.shape == (4, 3, 48, 64) and batch.known.shape == (4, 5)
+    assert batch.image.shape == (4, 3, 48, 64) and batch.known.shape == (4, 6)
     assert batch.body.shape == (4, CONFIG.history_steps, CONFIG.values) and batch.states.shape == (4, 2, 2, 8)
 
 

@@ -30,7 +30,6 @@ from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 from wm_ros.training.altered import altered
 
 Item = dict[str, Tensor]
-LOOKS = torch.tensor(True)  # recordings have an image at every step
 
 
 @dataclass(frozen=True)
@@ -251,8 +250,8 @@ class FutureWindows(Dataset[Item]):
     def _known(self, body: Tensor, previous: bool, asked: Tensor) -> Tensor:
         there = torch.isfinite(body).all(0)
         commanded = torch.isfinite(asked).all() & there[6:].all()
-        parts = [there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), commanded, LOOKS]
-        return torch.stack(parts)
+        parts = [there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), commanded]
+        return torch.stack([*parts, torch.tensor(self.config.trajectory.image != "none")])
 
     def _image(self, step: int) -> Tensor:
         source, row, copy = self.data.place[step].tolist()
