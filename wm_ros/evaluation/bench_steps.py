@@ -39,8 +39,8 @@ def step_rows() -> list[Row]:
     for name in NAMES:
         optional = importlib.import_module(f"wm_ros.{name}").CAPABILITY.optional_outputs
         for wanted in sorted({frozenset[str](), optional}, key=len):
-            if name == "state" and not wanted:
-                continue  # in `bench_state`, beside a peer
+            if (name, wanted) in (("state", frozenset()), ("future", frozenset())):
+                continue  # in files of their own
             capability = load(name, bundle_path(f"{name}-lite"))
             capability.wanted = set(wanted)
             label = " + ".join([STEPS[name], *sorted(wanted)])

@@ -10,6 +10,7 @@ the `no_trajectory` control.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,8 @@ from wm_ros.future.history import Batch
 from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
 from wm_ros.nn.instruction import make_encoder
+
+Estimate = Callable[[flow.Velocity, Tensor], Tensor]
 
 
 class Scene(NamedTuple):
@@ -211,22 +214,28 @@ class FrameModel(nn.Module):
         return functional.mse_loss(velocity, noise - clean), drawn
 
     @torch.no_grad()
-    def draw(self, scene: Scene, trajectory: Tensor | None) -> Tensor:
-        """Latents of the frames (B, K, C, h, w), one after another, as `config.frames.estimate` says.
+    def draw(self, scene: Scene, trajectory: Tensor | None, estimate: Estimate | None = None) -> Tensor:
+        """Latents of the frames (B, K, C, h, w), one after another.
 
-        "mean": the conditional mean of each, one step. "sample": `sample_steps` steps from seeded noise, guided.
+        Args:
+            estimate: from a velocity, what is drawn of it, like the given tensor. By default as the config's `estimate`
+                says: "mean", the conditional mean in one step; "sample", `sample_steps` guided steps from seeded noise.
         """
         sizes = self.config.frames
-        generator = torch.Generator(scene.latent.device).manual_seed(sizes.seed)
+        if estimate is None:
+            estimate = flow.conditional_mean if sizes.estimate == "mean" else self._sampled(scene.latent.device)
+        guides = trajectory is not None and sizes.estimate == "sample" and sizes.guidance != 1.0
         frames = scene.latent[:, None][:, :0]
         for index in range(len(self.config.frame_steps)):
             velocity = self.velocity(scene, self.fuse(self.actions(scene, trajectory), scene, frames), index)
-            if sizes.estimate == "mean":
-                change = flow.conditional_mean(velocity, scene.latent)
-            else:
-                if trajectory is not None and sizes.guidance != 1.0:
-                    free = self.velocity(scene, self.fuse(self.actions(scene, None), scene, frames), index)
-                    velocity = flow.guided(velocity, free, sizes.guidance)
-                change = flow.sample(velocity, scene.latent.shape, sizes.sample_steps, generator)
+            if guides:
+                free = self.velocity(scene, self.fuse(self.actions(scene, None), scene, frames), index)
+                velocity = flow.guided(velocity, free, sizes.guidance)
+            change = estimate(velocity, scene.latent)
             frames = torch.cat([frames, self.changed(scene.latent, change, index)[:, None]], 1)
         return frames
+
+    def _sampled(self, device: torch.device) -> Estimate:
+        sizes = self.config.frames
+        generator = torch.Generator(device).manual_seed(sizes.seed)
+        return lambda velocity, like: flow.sample(velocity, like.shape, sizes.sample_steps, generator)

@@ -48,7 +48,11 @@ class FutureModel(nn.Module):
         Args:
             trajectory: (B, F, V) future bodies; None withholds them (the `no_trajectory` control).
         """
-        latents = self.frames.draw(scene, trajectory)
+        return self.compose(image, scene, self.frames.draw(scene, trajectory))
+
+    @torch.no_grad()
+    def compose(self, image: Tensor, scene: Scene, latents: Tensor) -> Tensor:
+        """Frames (B, K, 3, H, W) in 0..1 of drawn latents (B, K, C, h, w) and the current image."""
         count, horizons = latents.shape[:2]
         decoded = self.autoencoder.decode(torch.cat([scene.latent[:, None], latents], 1).flatten(0, 1))
         decoded = decoded.unflatten(0, (count, horizons + 1))
