@@ -29,7 +29,8 @@ def swings(windows: int, seed: int, history_steps: int = 12) -> dict[str, torch.
         "body": course[:, :history_steps],
         "states": states,
         "words": batch_ids(["swing"] * windows),
-        "known": torch.ones(windows, 4, dtype=torch.bool),
+        "known": torch.ones(windows, 6, dtype=torch.bool),
+        "asked": torch.zeros(windows, history_steps, 26),
         "future": course[:, history_steps:] + 0.05 * states[:, 1, :1, :1],
         "there": torch.ones(windows, 30, dtype=torch.bool),
     }
@@ -76,6 +77,16 @@ def test_training_beats_the_linear_path_where_the_state_says_more(data):
     assert backbones.hand_errors(model, data)[:, 2].mean() < 0.9 * linear[:, 2].mean()
 
 
+def test_what_an_arm_goes_without_it_does_not_hear(data):
+    model = backbones.untrained(data, "without states", 12, 0).eval()
+    torch.nn.init.normal_(model.body_out.weight, std=0.5)
+    other = {**data.test, "states": data.test["states"] + 1.0}
+    changed = Data(data.config, data.norm, data.base, data.train, other, data.episode)
+    for arm, same in (("all_tokens", False), ("without words", False), ("without states", True)):
+        errors = [backbones.hand_errors(model, each, arm) for each in (data, changed)]
+        assert np.allclose(*errors) == same, arm
+
+
 def test_a_shorter_past_is_the_end_of_the_long_one_and_an_untrained_model_is_the_linear_path(data):
     model = backbones.untrained(data, "s4d", 8, seed=0).eval()
     assert np.allclose(backbones.hand_errors(model, data), backbones.baseline_errors(data)["ridge"], rtol=1e-4)
@@ -96,7 +107,9 @@ SOURCES = ["--data", "sim:tabletop?seeds=1-3&seconds=3", "--test", "sim:tabletop
 
 def test_command_writes_tables_figures_and_plot(tmp_path):
     config = tmp_path / "backbones.yaml"
-    config.write_text("backbones: [all_tokens, gru]\nhistory_steps: [8, 12]\nseeds: [0, 1]\nsteps: 2\ncalls: 20\n")
+    config.write_text(
+        "backbones: [all_tokens, gru]\nwithout: [words, states]\nhistory_steps: [8, 12]\nseeds: [0, 1]\nsteps: 2\ncalls: 20\n"
+    )
     given = ["backbones", *SOURCES, "--config", str(config), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
@@ -107,7 +120,8 @@ def test_command_writes_tables_figures_and_plot(tmp_path):
     assert row["ci95"][0] <= row["hand_ade_mm"] <= row["ci95"][1]
     assert row["hand_ade_mm"] == pytest.approx(np.mean(row["seeds"]), rel=1e-4)
     assert row["gains"]["ridge"][0] == pytest.approx(row["baselines"]["ridge"] - row["hand_ade_mm"], abs=1e-3)
-    assert len(report["costs"]) == 4
+    assert len(report["costs"]) == 8
+    assert "without states" in result.output
     assert all(0 < cost["call_p50_ms"] <= cost["call_p95_ms"] for cost in report["costs"])
 
 

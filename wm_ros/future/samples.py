@@ -64,8 +64,11 @@ class Samples(nn.Module):
         """The basis of what a linear path leaves open (N, F, 6): its principal directions."""
         flat = left_open.flatten(1).double()
         _, _, directions = torch.linalg.svd(flat, full_matrices=False)
-        self.basis.copy_(directions[: self.config.coefficients])
-        self.spread.copy_((flat @ self.basis.double().T).std(0).clamp(min=1e-6))
+        found = directions[: self.config.coefficients]  # fewer where there are fewer paths
+        self.basis.zero_()
+        self.basis[: len(found)] = found.float()
+        self.spread.fill_(1.0)
+        self.spread[: len(found)] = (flat @ found.T).std(0, correction=0).clamp(min=1e-6).float()
 
     def coefficients(self, left_open: Tensor) -> Tensor:
         """(…, F, 6) → (…, C)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,11 +23,14 @@ from wm_ros.future.baselines import constant_velocity, hold
 from wm_ros.future.config import FutureConfig, ReaderKind, TrajectoryConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.trajectory import Normaliser, TrajectoryModel, drop_modalities, trajectory_loss
+from wm_ros.nn.instruction import open_words
 from wm_ros.training.future import FutureTask, FutureTrainConfig, mapped, state_model
-from wm_ros.training.future_windows import FutureWindows, Item, batch_of, recordings
+from wm_ros.training.future_calibration import state_only
+from wm_ros.training.future_windows import FutureWindows, Item, recordings
 
 HORIZONS_S = (0.2, 0.5, 1.0, 2.0)
-USED = ("body", "states", "words", "known", "future", "there")
+USED = ("body", "states", "words", "known", "asked", "future", "there")
+Arm = str  # a backbone, or "without words" and the like: the first kind of reader, which is not told that
 Errors = NDArray[np.float64]  # (windows, horizons) mm
 
 
@@ -35,12 +39,14 @@ class BackbonesConfig(StrictModel):
 
     Attributes:
         backbones: to compare, see `TrajectoryConfig.backbone`. seeds: each has weights and batches of its own.
+        without: what `all_tokens` is also trained without, to see what it adds: the instruction, the image's states.
         history_steps: lengths of the past to compare, in steps of 1/15 s; the linear path sees eight of them.
-        steps, batch_size, lr, weight_decay, clip_norm, modality_dropout, modes_weight: of the training, alike for all.
+        steps, batch_size, lr, weight_decay, clip_norm, modality_dropout: of the training, alike for all.
         stride: grid steps between windows. calls: forecasts that are timed, one window at a time.
     """
 
     backbones: tuple[ReaderKind, ...] = ("all_tokens", "transformer", "gru", "s4d", "selective")
+    without: tuple[Literal["words", "states"], ...] = ()
     history_steps: tuple[int, ...] = Field(default=(12,), min_length=1)
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     steps: int = Field(default=300, ge=1)
@@ -49,10 +55,14 @@ class BackbonesConfig(StrictModel):
     weight_decay: float = 0.05
     clip_norm: float = 5.0
     modality_dropout: float = 0.08
-    modes_weight: float = 0.2
     stride: int = Field(default=5, ge=1)
     calls: int = Field(default=200, ge=20)
     trajectory: TrajectoryConfig = TrajectoryConfig()
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """All that is trained, backbones first."""
+        return (*self.backbones, *(f"without {what}" for what in self.without))
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,9 @@ def _all(windows: FutureWindows) -> Item:
     return {name: torch.cat([part[name] for part in parts]) for name in USED}
 
 
-def untrained(data: Data, backbone: ReaderKind, history_steps: int, seed: int) -> TrajectoryModel:
-    """Stage I with that backbone; its linear path is fitted."""
+def untrained(data: Data, arm: Arm, history_steps: int, seed: int) -> TrajectoryModel:
+    """Stage I with the backbone of that arm; its linear path is fitted."""
+    backbone = "all_tokens" if arm.startswith("without") else arm
     sizes = data.config.trajectory.model_copy(update={"backbone": backbone})
     config = data.config.model_copy(update={"history_steps": history_steps, "trajectory": sizes})
     torch.manual_seed(seed)
@@ -107,11 +118,11 @@ def untrained(data: Data, backbone: ReaderKind, history_steps: int, seed: int) -
 
 
 def train(
-    data: Data, backbone: ReaderKind, history_steps: int, config: BackbonesConfig, seed: int
+    data: Data, arm: Arm, history_steps: int, config: BackbonesConfig, seed: int
 ) -> tuple[TrajectoryModel, list[float]]:
     """Train one; also the seconds that each step took."""
     with torch.random.fork_rng():
-        model = untrained(data, backbone, history_steps, seed).train()
+        model = untrained(data, arm, history_steps, seed).train()
         optimiser = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, config.steps + 1, pct_start=0.1)
         order = np.random.default_rng(seed)  # of batches, the same for every backbone
@@ -120,11 +131,10 @@ def train(
             rows = torch.from_numpy(order.integers(len(data.train["body"]), size=config.batch_size))
             item = {name: value[rows] for name, value in data.train.items()}
             start = time.perf_counter()
-            forecast = model(drop_modalities(_recent(item, history_steps), config.modality_dropout))
+            forecast = model(drop_modalities(_told(item, arm, history_steps, data), config.modality_dropout))
             losses = trajectory_loss(forecast, item["future"], item["there"])
-            fan = losses["modes"] + losses["probability"]
             optimiser.zero_grad()
-            (losses["hands"] + losses["joints"] + config.modes_weight * fan).backward()
+            (losses["hands"] + losses["joints"]).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimiser.step()
             schedule.step()
@@ -132,17 +142,25 @@ def train(
     return model.eval().requires_grad_(False), taken_s
 
 
-def _recent(item: Item, history_steps: int) -> Batch:
-    batch = batch_of(item)
-    return batch._replace(body=batch.body[:, -history_steps:])
+def _told(item: Item, arm: Arm, history_steps: int, data: Data) -> Batch:
+    """What an arm hears: the end of the past, no commands, and not what it goes without."""
+    batch = state_only(item)
+    batch = batch._replace(body=batch.body[:, -history_steps:], asked=batch.asked[:, -history_steps:])
+    if arm == "without words":
+        unsaid = open_words(data.config.language)([""])
+        return batch._replace(words=unsaid.expand_as(batch.words))
+    if arm == "without states":
+        return batch._replace(states=data.norm.state_mean.expand_as(batch.states))
+    return batch
 
 
 @torch.inference_mode()
-def hand_errors(model: TrajectoryModel, data: Data) -> Errors:
+def hand_errors(model: TrajectoryModel, data: Data, arm: Arm = "all_tokens") -> Errors:
     """Mean distance (mm) of the right wrist up to each horizon, (W, horizons); NaN where the episode ends before."""
     parts = [slice(at, at + 256) for at in range(0, len(data.episode), 256)]
     history = model.config.history_steps
-    guesses = [model(_recent({k: v[part] for k, v in data.test.items()}, history)).body for part in parts]
+    items = [{name: value[part] for name, value in data.test.items()} for part in parts]
+    guesses = [model(_told(item, arm, history, data)).body for item in items]
     return _distance_mm(torch.cat(guesses), data)
 
 
@@ -183,7 +201,7 @@ def call_times(models: list[TrajectoryModel], data: Data, calls: int) -> list[li
     for call in range(calls + 10):
         row = {name: value[call % len(data.episode)][None] for name, value in data.test.items()}
         for times, model in zip(taken, models, strict=True):
-            batch = _recent(row, model.config.history_steps)
+            batch = _told(row, "all_tokens", model.config.history_steps, data)
             start = time.perf_counter()
             model(batch)
             times.append(time.perf_counter() - start)

@@ -19,9 +19,9 @@ from wm_ros.errors import UserError
 from wm_ros.evaluation.bench import machine
 from wm_ros.evaluation.metrics import summarise, tidy
 from wm_ros.evaluation.scorer import Metric
-from wm_ros.future.config import ReaderKind
 from wm_ros.training.backbones import (
     HORIZONS_S,
+    Arm,
     BackbonesConfig,
     Data,
     Errors,
@@ -34,7 +34,7 @@ from wm_ros.training.backbones import (
     untrained,
 )
 
-Key = tuple[ReaderKind, int]  # backbone, history_steps
+Key = tuple[Arm, int]  # and history_steps
 
 
 def run(state: Path, data: list[str], test: str, config: BackbonesConfig, out: Path) -> Iterator[str]:
@@ -55,14 +55,14 @@ def run(state: Path, data: list[str], test: str, config: BackbonesConfig, out: P
         windows = read(state, data, test, config, Path(cache))
     if not moving(windows).any():
         raise UserError(f"'{test}': the right wrist never moves; give recordings in which it does")
-    keys = [(backbone, length) for length in config.history_steps for backbone in config.backbones]
+    keys = [(backbone, length) for length in config.history_steps for backbone in config.arms]
     errors: dict[Key, list[Errors]] = {key: [] for key in keys}
     step_s: dict[Key, list[float]] = {key: [] for key in keys}
     for seed in config.seeds:
         for key in keys:
             yield f"seed {seed}: {key[0]}, a past of {key[1]} steps"
             model, taken_s = train(windows, *key, config, seed)
-            errors[key].append(hand_errors(model, windows))
+            errors[key].append(hand_errors(model, windows, key[0]))
             step_s[key] += taken_s
     yield "timing"
     models = [untrained(windows, *key, config.seeds[0]).eval().requires_grad_(False) for key in keys]
@@ -172,7 +172,8 @@ def _interval(gain: list[float]) -> str:
 
 def plot(report: dict[str, Any], file: Path) -> None:
     """Error and gain over `ridge` by horizon at the first length; with several lengths, error up to 1 s by length."""
-    lengths, backbones = report["config"]["history_steps"], report["config"]["backbones"]
+    lengths = report["config"]["history_steps"]
+    backbones = list(dict.fromkeys(row["backbone"] for row in report["rows"]))
     figure, axes = plt.subplots(
         1, 2 + (len(lengths) > 1), figsize=(9 + 3 * (len(lengths) > 1), 3.4), layout="constrained"
     )
