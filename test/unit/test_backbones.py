@@ -43,7 +43,7 @@ def data() -> Data:
     norm.step_std.fill_(0.05)
     base = backbones.TrajectoryModel(config, norm).base
     train, test = swings(200, 0), swings(40, 1)
-    base.fit(train["body"], train["future"], 1e-2)
+    base.ridges[0].fit(train["body"], train["future"], 1e-2)
     return Data(config, norm, dict(base.state_dict()), train, test, np.repeat(np.arange(8), 5))
 
 
@@ -107,9 +107,8 @@ SOURCES = ["--data", "sim:tabletop?seeds=1-3&seconds=3", "--test", "sim:tabletop
 
 def test_command_writes_tables_figures_and_plot(tmp_path):
     config = tmp_path / "backbones.yaml"
-    config.write_text(
-        "backbones: [all_tokens, gru]\nwithout: [words, states]\nhistory_steps: [8, 12]\nseeds: [0, 1]\nsteps: 2\ncalls: 20\n"
-    )
+    arms = "backbones: [all_tokens, gru]\nwithout: [words, states]\n"
+    config.write_text(arms + "history_steps: [8, 12]\nseeds: [0, 1]\nsteps: 2\ncalls: 20\n")
     given = ["backbones", *SOURCES, "--config", str(config), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
