@@ -71,7 +71,10 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter("sparse_arithmetic", "float32", "Of native: float32, or bfloat16 where the CPU has it."),
     ),
     "state_tokenizer": _capability("state-lite", 133.0, 667.0),
-    "future_predictor": _capability("future-lite", 500.0, 2000.0),
+    "future_predictor": (
+        *_capability("future-lite", 500.0, 2000.0),
+        Parameter("use_commands", False, "Listen to joint_commands too: a nearer trajectory while a controller leads."),
+    ),
     "policy": (
         *_capability("policy-lite", 133.0, 667.0),
         Parameter("hold_time_s", 0.1, "Time in which the safe command reaches the held position.", 0.0, 10.0),
