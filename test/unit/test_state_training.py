@@ -76,21 +76,13 @@ def test_heads_are_fitted_on_whole_dense_episodes_of_each_source(tmp_path):
     assert all(count == (task.cache.episode == n).sum() for n, count in zip(episodes, counts, strict=True))
 
 
-def test_a_head_finds_a_motion_among_larger_changes_that_mean_nothing():
+def test_a_head_learns_a_motion_and_a_motion_run_backwards_is_the_motion_back():
     torch.manual_seed(0)
-    noise, motion = 3.0 * torch.randn(2000, 8), torch.randn(2000, 7)
-    mix = torch.linalg.qr(torch.randn(15, 15)).Q
-    change = torch.cat([noise, motion], 1) @ mix
-    head = fit_head(dict.fromkeys(STEPS, (change[:1500], motion[:1500])), steps=300)
-    left = (head(change[1500:], 2) - motion[1500:]).square().mean() / motion[1500:].square().mean()
+    change = torch.randn(2000, 8)
+    arm = torch.tanh(change @ torch.randn(8, 7))
+    head = fit_head(dict.fromkeys(STEPS, (change[:1500], arm[:1500])), steps=300)
+    left = (head(change[1500:], 2) - arm[1500:]).square().mean() / arm[1500:].square().mean()
     assert left < 0.3
-
-
-def test_without_its_rest_a_head_is_odd():
-    change, arm = torch.randn(400, 8), torch.randn(400, 7)
-    head = fit_head(dict.fromkeys(STEPS, (change, arm)), steps=20)
-    for layer in (head.rest[-1].weight, head.rest[-1].bias):
-        layer.zero_()
     assert head(change, 4).abs().max() > 0
     assert torch.equal(head(change, 4), -head(-change, 4))
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from wm_ros.bundle import select
-from wm_ros.state.action import JOINTS, METHODS, STEPS, ActionHead
+from wm_ros.state.action import JOINTS, METHODS, ActionHead
 from wm_ros.state.kinds import Kinds
 
 Rows = NDArray[np.float64]
@@ -38,8 +38,7 @@ class ActionHeads:
 
 
 def _head(weights: dict[str, torch.Tensor]) -> ActionHead:
-    hidden, inputs = weights["odd.0.weight"].shape
-    head = ActionHead(inputs - len(STEPS), hidden, len(weights["rest.0.bias"]))
+    head = ActionHead(weights["input_scale"].shape[1], weights["net.0.bias"].shape[0])
     head.load_state_dict(weights)
     return head.eval().requires_grad_(False)
 

@@ -1,6 +1,6 @@
 """How well a change of state tells the change of the arm: the head behind `action_r2@k` (protocol LP-MSE of StaMo).
 
-Input: the difference of two states k steps apart, at unit mean square for each k. Output: the change of the right arm's
+Input: the difference of two states k steps apart, standardised per number and k. Output: the change of the right arm's
 joints over those k steps. One MLP that is told k, since what it learns of one k helps with the others; the same for the
 state and for its baselines. Recordings of different robots and cameras have heads of their own: a head is told which
 kind of recording it belongs to by where the states of that kind lie.
@@ -17,52 +17,39 @@ from torch.nn import functional
 STEPS = (1, 2, 4, 8)
 METHODS = ("model", "pca", "pixels")
 JOINTS = 7
-HIDDEN, REST, BATCH, DROPOUT = 192, 64, 128, 0.2
+HIDDEN, BATCH, DROPOUT = 192, 128, 0.2
 POOLED = (6, 8)  # rows and columns of the mean-pooled image of the baseline `pixels`
 
 
 class ActionHead(nn.Module):
-    """Differences over k steps → changes of joints in radians; the standardisation travels with the weights.
-
-    Two networks add up: an odd one, for which a motion run backwards is the motion back, and a smaller one for what is
-    not odd (in this scene, whatever moves is likely to reach out).
-    """
+    """Differences over k steps → changes of joints in radians; the standardisation travels with the weights."""
 
     input_scale: torch.Tensor
     output_scale: torch.Tensor
 
-    def __init__(self, inputs: int, hidden: int = HIDDEN, rest: int = REST) -> None:
+    def __init__(self, inputs: int, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.register_buffer("input_scale", torch.ones(len(STEPS)))
+        self.register_buffer("input_scale", torch.ones(len(STEPS), inputs))
         self.register_buffer("output_scale", torch.ones(len(STEPS), JOINTS))
         self.drop = nn.Dropout(DROPOUT)
-        self.odd, self.rest = _network(inputs, hidden), _network(inputs, rest)
+        self.net = nn.Sequential(
+            *(nn.Linear(inputs + len(STEPS), hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+            *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
+            nn.Linear(hidden, JOINTS),
+        )
 
     def forward(self, change: torch.Tensor, k: int) -> torch.Tensor:
         """(B, inputs) → (B, 7); k is one of `STEPS`."""
         return self.standardised(change, k) * self.output_scale[STEPS.index(k)]
 
     def standardised(self, change: torch.Tensor, k: int) -> torch.Tensor:
-        """The same in units of the spread of each joint's change."""
+        """The same in units of the spread of each joint's change. Odd: a motion run backwards is the motion back."""
         index = STEPS.index(k)
         told = functional.one_hot(torch.full((len(change),), index, device=change.device), len(STEPS))
         seen = self.drop(change / self.input_scale[index])
-        forth, back = torch.cat([seen, told], 1), torch.cat([-seen, told], 1)
-        out: torch.Tensor = (self.odd(forth) - self.odd(back)) / 2 + self.rest(forth)
-        return out
-
-
-def _network(inputs: int, hidden: int) -> nn.Sequential:
-    """Three hidden layers; says nothing until it is trained."""
-    last = nn.Linear(hidden, JOINTS)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(
-        *(nn.Linear(inputs + len(STEPS), hidden), nn.GELU(), nn.Dropout(DROPOUT)),
-        *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
-        *(nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(DROPOUT)),
-        last,
-    )
+        out: torch.Tensor = self.net(torch.cat([seen, told], 1)) - self.net(torch.cat([-seen, told], 1))
+        return out / 2
 
 
 def pooled_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -98,26 +85,23 @@ Pairs = dict[int, tuple[torch.Tensor, torch.Tensor]]
 """k → differences (N, inputs) and changes of joints (N, 7), rad."""
 
 
-def fit_head(pairs: Pairs, seed: int = 0, steps: int = 4000) -> ActionHead:
-    """Train a head by mean squared error, with a fixed schedule: what is held out to stop early would be missed.
-
-    It learns on the principal components of the changes, where dropout takes whole directions of motion and not a share
-    of every one. At the end the rotation goes into the weights.
-    """
+def fit_head(pairs: Pairs, seed: int = 0, steps: int = 6000) -> ActionHead:
+    """Train a head by mean squared error, with a fixed schedule: what is held out to stop early would be missed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = ActionHead(pairs[STEPS[0]][0].shape[1])
         for index, k in enumerate(STEPS):
             change, joints = pairs[k]
-            head.input_scale[index] = change.square().mean().sqrt().clamp_min(1e-6)
+            head.input_scale[index] = change.std(0).clamp_min(1e-6)
             head.output_scale[index] = joints.std(0).clamp_min(1e-6)
-        components = _components(pairs, head)
-        rotated = {k: (change @ components, joints) for k, (change, joints) in pairs.items()}
+        last = head.net[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):
             errors = []
-            for index, (k, (change, joints)) in enumerate(rotated.items()):
+            for index, (k, (change, joints)) in enumerate(pairs.items()):
                 rows = torch.randint(len(change), (BATCH,))
                 errors.append(head.standardised(change[rows], k) - joints[rows] / head.output_scale[index])
             loss = torch.cat(errors).square().mean()
@@ -125,15 +109,4 @@ def fit_head(pairs: Pairs, seed: int = 0, steps: int = 4000) -> ActionHead:
             loss.backward()
             optimiser.step()
             schedule.step()
-    head.eval().requires_grad_(False)
-    for network in (head.odd, head.rest):
-        first = network[0]
-        assert isinstance(first, nn.Linear)
-        first.weight[:, : len(components)] = first.weight[:, : len(components)] @ components.T
-    return head
-
-
-def _components(pairs: Pairs, head: ActionHead) -> torch.Tensor:
-    """Principal directions of the changes of all k, (inputs, inputs) as columns, the largest last."""
-    changes = torch.cat([pairs[k][0] / scale for k, scale in zip(STEPS, head.input_scale, strict=True)]).double()
-    return torch.linalg.eigh(changes.T @ changes / len(changes)).eigenvectors.float()
+    return head.eval().requires_grad_(False)
