@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm_ros.evaluation import bench_lidar, bench_state
+from wm_ros.evaluation import bench_future, bench_lidar, bench_state
 from wm_ros.evaluation.bench import WARM_UP, Row, measure
 from wm_ros.lidar.sparse import Sparse, StridedConv3d, SubmanifoldConv3d
 
@@ -65,3 +65,13 @@ def test_an_image_is_timed_alone_and_between_messages_beside_a_resnet18() -> Non
 
 def test_the_peer_has_the_size_of_resnet18() -> None:
     assert sum(p.numel() for p in bench_state.resnet18().parameters()) == 11_176_512  # without the classifier
+
+
+def test_the_peer_of_the_frames_draws_what_the_flow_leads_to() -> None:
+    clean = torch.randn(3, 2, 4)
+
+    def velocity(z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return (z - clean) / sigma[:, None, None]  # exact where all of the data is `clean`
+
+    drawn = bench_future.ddim(velocity, clean, torch.Generator().manual_seed(0), steps=50)
+    assert torch.allclose(drawn, clean, atol=0.05)

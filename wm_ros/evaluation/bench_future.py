@@ -151,18 +151,20 @@ def _timed(painting: Painting, name: str, paint: Callable[[Tensor, Scene, Tensor
 
 def _paint_by_ddim(model: FutureModel, image: Tensor, scene: Scene, trajectory: Tensor) -> Tensor:
     """Frames (B, K, 3, H, W) like those of `FutureModel.paint`, each drawn from noise by DDIM."""
-    scheduler: Any = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-    scheduler.set_timesteps(PEER_STEPS)
     generator = torch.Generator().manual_seed(0)
+    latents = model.frames.draw(scene, trajectory, lambda velocity, like: ddim(velocity, like, generator))
+    return model.compose(image, scene, latents)
 
-    def estimate(velocity: flow.Velocity, like: Tensor) -> Tensor:
-        y = torch.randn(like.shape, generator=generator)
-        for step in scheduler.timesteps:
-            alpha, s = scheduler.alphas_cumprod[step].sqrt(), (1 - scheduler.alphas_cumprod[step]).sqrt()
-            sigma = s / (alpha + s)
-            z = y / (alpha + s)
-            noise = z + (1 - sigma) * velocity(z, sigma.expand(len(z)))
-            y = scheduler.step(noise, int(step), y).prev_sample
-        return y
 
-    return model.compose(image, scene, model.frames.draw(scene, trajectory, estimate))
+def ddim(velocity: flow.Velocity, like: Tensor, generator: torch.Generator, steps: int = PEER_STEPS) -> Tensor:
+    """A sample like a tensor (B, …) by diffusers' DDIM of a network that was trained for rectified flow."""
+    scheduler: Any = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    scheduler.set_timesteps(steps)
+    y = torch.randn(like.shape, generator=generator)
+    for step in scheduler.timesteps:
+        alpha, s = scheduler.alphas_cumprod[step].sqrt(), (1 - scheduler.alphas_cumprod[step]).sqrt()
+        sigma = s / (alpha + s)
+        z = y / (alpha + s)
+        noise = z + (1 - sigma) * velocity(z, sigma.expand(len(z)))
+        y = scheduler.step(noise, int(step), y).prev_sample
+    return y
