@@ -80,10 +80,7 @@ class FramesConfig(StrictModel):
     )
     seed: int = 0
     detail_scale: float = Field(
-        default=0.08, gt=0, description="change of brightness (0..1) beyond which an untrained composition draws"
-    )
-    composition: int = Field(
-        default=24, description="channels of the network that puts drawn and current image together"
+        default=0.08, gt=0, description="change of brightness (0..1) beyond which detail is not kept"
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="in the U-Net")
 

@@ -25,6 +25,7 @@ from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
 from wm_ros.nn.instruction import make_encoder
 
+NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
 Estimate = Callable[[flow.Velocity, Tensor], Tensor]
 
 
@@ -187,12 +188,11 @@ class FrameModel(nn.Module):
 
     # ------------------------------------------------------------------ training and drawing
 
-    def loss(self, scene: Scene, trajectory: Tensor, frames: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """Velocity loss of frame `index` for each example's true latents `frames` (B, K, C, h, w), and what it drew.
+    def loss(self, scene: Scene, trajectory: Tensor, frames: Tensor, index: int) -> Tensor:
+        """Velocity loss of frame `index` for each example's true latents `frames` (B, K, C, h, w).
 
-        Every second example sits at σ = 1 with the noise at its mean, zero. There the best velocity is minus the
-        conditional mean of the change: this trains the deterministic estimate directly. Those latents are returned too,
-        (B / 2, C, h, w) without gradients.
+        Half of the examples sit at σ = 1 with the noise at its mean, zero. There the best velocity is minus the
+        conditional mean of the change: this trains the deterministic estimate directly.
         """
         count = len(frames)
         drop = torch.rand(count, device=frames.device) < 0.1
@@ -209,9 +209,8 @@ class FrameModel(nn.Module):
         mean = torch.arange(count, device=clean.device) % 2 == 0
         sigma = torch.where(mean, torch.ones_like(sigma), sigma)
         noise = torch.where(mean[:, None, None, None], torch.zeros_like(noise), noise)
-        velocity = self.velocity(scene, fused, index)(flow.interpolate(clean, noise, sigma), sigma)
-        drawn = self.changed(scene.latent[::2], -velocity.detach()[::2].float(), index)
-        return functional.mse_loss(velocity, noise - clean), drawn
+        velocity = self.velocity(scene, fused, index)
+        return functional.mse_loss(velocity(flow.interpolate(clean, noise, sigma), sigma), noise - clean)
 
     @torch.no_grad()
     def draw(self, scene: Scene, trajectory: Tensor | None, estimate: Estimate | None = None) -> Tensor:
@@ -239,3 +238,21 @@ class FrameModel(nn.Module):
         sizes = self.config.frames
         generator = torch.Generator(device).manual_seed(sizes.seed)
         return lambda velocity, like: flow.sample(velocity, like.shape, sizes.sample_steps, generator)
+
+
+def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: float) -> Tensor:
+    """Keep the current image, with the detail that the autoencoder loses, where the picture stays as it is.
+
+    A decoded future frame fades in where it differs from the decoded current one by more than about `scale`
+    (brightness 0..1, mean of a neighbourhood). Smaller differences are noise of the estimate more often than motion.
+
+    Args:
+        current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W).
+
+    Returns:
+        (B, K, 3, H, W) in 0..1.
+    """
+    change = (decoded - decoded_current[:, None]).abs().mean(2)
+    change = functional.avg_pool2d(change, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
+    kept = torch.exp(-((change / scale) ** 2))[:, :, None]
+    return (kept * current[:, None] + (1 - kept) * decoded).clamp(0, 1)

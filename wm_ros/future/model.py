@@ -9,16 +9,14 @@ from torch import Tensor, nn
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
 from wm_ros.future.baselines import PhaseTable
-from wm_ros.future.composition import Composition
 from wm_ros.future.config import FutureConfig
-from wm_ros.future.frames import FrameModel, Scene
+from wm_ros.future.frames import FrameModel, Scene, keep_detail
 from wm_ros.future.trajectory import Normaliser, TrajectoryModel
 from wm_ros.nn.autoencoder import ImageAutoencoder
 
 PREFIXES = {
     "trajectory": "model.trajectory",
     "frames": "model.frames",
-    "composition": "model.composition",
     "autoencoder": "model.autoencoder",
     "norm": "norm",
     "phase": "baseline.phase",
@@ -28,8 +26,7 @@ FULL_PRECISION = ("trajectory.base", "norm", "phase")
 
 
 class FutureModel(nn.Module):
-    """Modules: `trajectory` (stage I), `frames` and `composition` (stage II), `autoencoder`, `norm`, `phase`
-    (a baseline)."""
+    """Modules: `trajectory` (stage I), `frames` (stage II), `autoencoder`, `norm`, `phase` (a baseline)."""
 
     def __init__(self, config: FutureConfig) -> None:
         super().__init__()
@@ -37,7 +34,6 @@ class FutureModel(nn.Module):
         self.norm = Normaliser(config, config.autoencoder.channels)
         self.trajectory = TrajectoryModel(config, self.norm)
         self.frames = FrameModel(config, self.norm)
-        self.composition = Composition(config.frames.composition, config.frames.detail_scale)
         self.autoencoder = ImageAutoencoder(config.autoencoder)
         self.phase = nn.ModuleList(PhaseTable(config.values) for _ in range(config.kinds))
 
@@ -56,9 +52,7 @@ class FutureModel(nn.Module):
         count, horizons = latents.shape[:2]
         decoded = self.autoencoder.decode(torch.cat([scene.latent[:, None], latents], 1).flatten(0, 1))
         decoded = decoded.unflatten(0, (count, horizons + 1))
-        return torch.stack([self.composition(image, decoded[:, 0], one) for one in decoded[:, 1:].unbind(1)], 1).clamp(
-            0, 1
-        )
+        return keep_detail(image, decoded[:, 0], decoded[:, 1:], self.config.frames.detail_scale)
 
 
 def save(path: Path, name: str, model: FutureModel, training: TrainingRecord, card: str) -> None:

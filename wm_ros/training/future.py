@@ -15,10 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from wm_ros.bundle import BundleConfig, load_bundle, load_weights, tokens_checksum
 from wm_ros.data.simulator.tabletop_motion import SUBTASKS
@@ -55,7 +53,7 @@ from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
 CALIBRATION = 3000  # held-out windows on which the samples are calibrated
-COMPOSED_WEIGHT = 50.0  # brings a mean squared error of brightness to the size of the other losses
+DETAIL_SCALES = (0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.16)
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 RIDGE_HORIZON_S = 1.0  # up to which held-out errors choose among them
 MIN_SPREAD = 1e-3  # m and rad; what hardly moves must not dominate the loss
@@ -72,7 +70,6 @@ class FutureTrainConfig(TrainConfig):
         painted: validation examples for which frames are painted.
         stage: what is trained; the other one, and the constants, are then those of `--start-from`.
         copies: of each source's training episodes, under another light and a camera that is mounted a little otherwise.
-        composed: examples of each batch that the composition learns from.
         scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
         where_weight: of the place in the image where the named object is looked for. subtask_weight: of the phrase for
             what is being done.
@@ -89,7 +86,6 @@ class FutureTrainConfig(TrainConfig):
     painted: int = 48
     stage: Literal["both", "trajectory", "frames"] = "both"
     copies: tuple[int, ...] = ()
-    composed: int = Field(default=8, ge=1)
     scenes: SceneConfig | None = None
     where_weight: float = 0.3
     subtask_weight: float = 0.1
@@ -136,9 +132,7 @@ class FutureTask(Task):
         episodes = [data.episodes(data.of_source(data.training, source)) for source in range(len(sources))]
         mean_steps = [float(np.mean([len(body) for body in bodies])) for bodies in episodes]
         config = config.model_copy(update={"mean_episode_s": tuple(steps / config.rate_hz for steps in mean_steps)})
-        train = FutureWindows(
-            config, data, data.training, shares=weights(sources), images=self.config.stage != "trajectory"
-        )
+        train = FutureWindows(config, data, data.training, shares=weights(sources))
         held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
@@ -147,6 +141,7 @@ class FutureTask(Task):
             phase.fit([torch.nan_to_num(body) for body in bodies], config.rate_hz, mean_s)  # type: ignore[operator]
         self._fit_constants(FutureWindows(config, data, data.training), held_out)
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
+        self._painted = held_out
         self._held_out = FutureWindows(config, data, data.validation, skip=config.horizon_steps)
         self._facts = {"episodes": len(data.training), "windows": len(train), "held_out": len(data.validation)}
         if self.config.scenes is None:
@@ -216,7 +211,7 @@ class FutureTask(Task):
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        trained = {"both": ("",), "trajectory": ("trajectory.",), "frames": ("frames.", "composition.")}
+        trained = {"both": ("",), "trajectory": ("trajectory.",), "frames": ("frames.",)}
         named = self.model.named_parameters()
         return [p for name, p in named if p.requires_grad and name.startswith(trained[self.config.stage])]
 
@@ -255,14 +250,7 @@ class FutureTask(Task):
         foreseen = torch.rand(len(chosen), 1, 1, device=chosen.device) < 0.5
         path = torch.where(foreseen, forecast.body[chosen].detach(), few["future"])
         scene = Scene.of(batch_of(few), few["latent"])
-        loss, drawn = model.frames.loss(scene, path, few["latents"], index)
-        # The composition learns from what stage II draws now, and not from the truth.
-        count = min(self.config.composed, len(drawn))
-        image, truth = few["image"][::2][:count], few["images"][::2][:count, index]
-        with torch.no_grad():
-            now, later = model.autoencoder.eval().decode(torch.cat([scene.latent[::2][:count], drawn[:count]])).chunk(2)
-        composed = model.composition(image, now, later)
-        return {"frames": loss, "composed": COMPOSED_WEIGHT * functional.mse_loss(composed, truth)}
+        return {"frames": model.frames.loss(scene, path, few["latents"], index)}
 
     def after_step(self, step: int) -> None:
         self.modules["ema"].update(self.model)  # type: ignore[operator]
@@ -305,8 +293,24 @@ class FutureTask(Task):
             rows = [windows[index] for index in range(0, len(windows), max(1, len(windows) // CALIBRATION))]
             held_out = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
             run.log.update(calibrate(model.trajectory, held_out))
+        if self.config.stage != "trajectory":
+            model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
         card = write_card(out.name, model.config, run, self._facts, self.config.scenes)
         bundles.save(out, "future-lite", model, run.record(), card)
+
+    @torch.no_grad()
+    def _fitted_detail(self, model: FutureModel) -> Any:
+        """The scale of `keep_detail` with the best frames on held-out episodes."""
+        frames = model.config.frames
+        few = next(iter(DataLoader(self._painted, self.config.painted)))
+        trajectory = model.trajectory(state_only(few)).body
+
+        def quality(scale: float) -> float:
+            tried = frames.model_copy(update={"detail_scale": scale})
+            model.config = model.config.model_copy(update={"frames": tried})
+            return float(_painted(model, few, trajectory)["psnr"].mean())
+
+        return frames.model_copy(update={"detail_scale": max(DETAIL_SCALES, key=quality)})
 
 
 def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:

@@ -21,8 +21,7 @@ corrects a linear path (ridge) and gives both wrists and all joints over {horizo
 the wrists' paths: drawn by a small rectified flow, weighed by an energy that is learned by contrast, as wide as
 held-out episodes want it. Commands are listened to where the user asks for it. Stage II paints the frames at
 {frames} s on that trajectory: causal cross-attention, then the U-Net of latent diffusion over latents of a small
-autoencoder, rectified flow; a convolutional network joins what was drawn and the current image. The frames shown are
-the conditional mean (one step, no noise).
+autoencoder, rectified flow. The frames shown are the conditional mean (one step, no noise).
 
 Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
 positions of {joints} joints by name, the image, the instruction (may be absent).
