@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.capability import Capability
@@ -16,6 +17,7 @@ from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.history import Batch, Window, body_of, collate, future_offsets_s
 from wm_ros.future.memory import Memory, RefusedError
+from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Forecast
 from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import resize_area, to_tensor, to_uint8
@@ -130,8 +132,10 @@ class FutureCapability(Capability):
         return self._prediction(sample, window, forecast, body, frames)
 
     @torch.inference_mode()
-    def paint(self, moment: Moment, trajectory: Tensor | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def paint(self, moment: Moment, trajectory: Tensor | None, solver: Solver | None = None) -> NDArray[np.uint8]:
         """The frames to come of `moment`, (K, H, W, 3) uint8, on a trajectory (1, F, V) or without one.
+
+        `solver` is of the flow; that of the bundle by default.
 
         Raises:
             ValueError: the moment has no image.
@@ -141,7 +145,7 @@ class FutureCapability(Capability):
         rgb = resize_area(moment.frame.rgb, self.config.image_height, self.config.image_width)
         image = to_tensor(rgb)[None].to(self.device)
         scene = Scene.of(moment.batch, self.model.autoencoder.encode(image))
-        return to_uint8(self.model.paint(image, scene, trajectory)[0])
+        return to_uint8(self.model.paint(image, scene, trajectory, solver)[0])
 
     def answer(self, query: MotionQuery) -> FutureFrames:
         """The frames that the camera would see if the joints moved as `query` says, from the newest prediction on.
