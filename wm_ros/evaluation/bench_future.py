@@ -35,7 +35,8 @@ from wm_ros.capability import load
 from wm_ros.data.simulator import tabletop_samples
 from wm_ros.evaluation.bench import Row
 from wm_ros.evaluation.bench_steps import inputs, stepper
-from wm_ros.future.capability import FutureCapability, Moment
+from wm_ros.future.capability import FutureCapability
+from wm_ros.future.painter import Moment
 from wm_ros.future.solvers import Solver
 from wm_ros.nn import flow
 from wm_ros.nn.image_quality import psnr, ssim
@@ -145,12 +146,12 @@ class FlowEuler:
 
     guidance = 1.0
 
-    def __init__(self, evaluations: int, seed: int = 0) -> None:
-        self.evaluations, self.seed = evaluations, seed
+    def __init__(self, steps: int, seed: int = 0) -> None:
+        self.steps, self.evaluations, self.seed = steps, steps, seed
 
     def solve(self, velocity: flow.Velocity, like: Tensor) -> Tensor:
-        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
-        scheduler.set_timesteps(self.evaluations)
+        scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+        scheduler.set_timesteps(self.steps)
         z = _noise(like, self.seed)
         for at in scheduler.timesteps:
             z = scheduler.step(velocity(z, at.expand(len(z)) / TRAIN_STEPS), at, z).prev_sample
@@ -162,11 +163,11 @@ class Ddim:
 
     guidance = 1.0
 
-    def __init__(self, evaluations: int, seed: int = 0) -> None:
-        self.evaluations, self.seed = evaluations, seed
+    def __init__(self, steps: int, seed: int = 0) -> None:
+        self.steps, self.evaluations, self.seed = steps, steps, seed
 
     def solve(self, velocity: flow.Velocity, like: Tensor) -> Tensor:
-        scheduler = DDIMScheduler(
+        scheduler: Any = DDIMScheduler(
             num_train_timesteps=TRAIN_STEPS,
             beta_schedule="scaled_linear",
             clip_sample=False,
@@ -174,7 +175,7 @@ class Ddim:
             timestep_spacing="trailing",
             rescale_betas_zero_snr=True,
         )
-        scheduler.set_timesteps(self.evaluations)
+        scheduler.set_timesteps(self.steps)
         y = _noise(like, self.seed)
         for at in scheduler.timesteps:
             signal, noise = scheduler.alphas_cumprod[at].sqrt(), (1 - scheduler.alphas_cumprod[at]).sqrt()

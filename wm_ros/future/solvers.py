@@ -19,6 +19,9 @@ class Solver(Protocol):
     def guidance(self) -> float: ...
 
     @property
+    def steps(self) -> int: ...
+
+    @property
     def evaluations(self) -> int:
         """How often the network runs for one frame."""
 
@@ -31,6 +34,7 @@ class Mean:
     """The conditional mean: one step, no noise."""
 
     guidance: float = 1.0
+    steps: int = 1
     evaluations: int = 1
 
     def solve(self, velocity: flow.Velocity, like: Tensor) -> Tensor:

@@ -71,7 +71,19 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter("sparse_arithmetic", "float32", "Of native: float32, or bfloat16 where the CPU has it."),
     ),
     "state_tokenizer": _capability("state-lite", 133.0, 667.0),
-    "future_predictor": _capability("future-lite", 500.0, 2000.0),
+    "future_predictor": (
+        *_capability("future-lite", 500.0, 2000.0),
+        Parameter("samples", 0, "Sampled trajectories that are shown, the most probable ones; 0: all.", 0, 64),
+        Parameter("frame_steps", 0, "Steps of each frame: 1 its mean, more a sample; 0: as the bundle says.", 0, 100),
+        Parameter("horizon_s", 0.0, "How far ahead, at most as the bundle looks; 0: as far as that.", 0.0, 60.0),
+        Parameter(
+            "budget_ms",
+            0.0,
+            "Time of a prediction; frames are drawn in fewer steps, or left out; 0: any.",
+            0.0,
+            60000.0,
+        ),
+    ),
     "policy": (
         *_capability("policy-lite", 133.0, 667.0),
         Parameter("hold_time_s", 0.1, "Time in which the safe command reaches the held position.", 0.0, 10.0),
