@@ -34,9 +34,9 @@ def scored(rollouts, samples):
     return rollouts.run(samples)
 
 
-def test_rollouts_start_after_a_second_and_go_on_at_the_frames_of_each_round(scored, samples):
+def test_rollouts_start_after_a_full_window_and_go_on_at_the_frames_of_each_round(scored, samples):
     starts_s = [(each.imagined.stamp_ns - samples[0].stamp_ns) * 1e-9 for each in scored]
-    assert starts_s == pytest.approx([1.0, 1.4], abs=0.01)  # two seconds of recording are left after each
+    assert starts_s == pytest.approx([0.8, 1.2], abs=0.01)  # two seconds of recording are left after each
     for each in scored:
         assert each.imagined.offsets_s == pytest.approx(np.arange(1, 7) / 3)
         assert each.imagined.frames.shape == (6, 96, 128, 3) and each.seen.shape == (6, 96, 128, 3)

@@ -30,7 +30,7 @@ from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.state.capability import StateCapability
 from wm_ros.types import Frame, HandTrajectory, JointCommand, Joints, Sample
 
-HISTORY_S = 1.0  # before the first start, so that a window is full
+HISTORY_S = 0.8  # before the first start, so that a window is full
 AHEAD_S = 2.0  # of recording after a start, at least
 Images = NDArray[np.uint8]
 Array = NDArray[np.float64]

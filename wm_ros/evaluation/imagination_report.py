@@ -92,7 +92,7 @@ def _error_mm(rollouts: list[Scored]) -> float | None:
 
 
 def _plot(metrics: dict[str, dict[str, Any]], file: Path) -> None:
-    """Each figure against the horizon; the band is where holding would have to be, by the interval of the gain."""
+    """Each figure against the horizon; the band is that of holding, moved by the interval of the gain."""
     figure, axes = plt.subplots(2, len(PANELS), figsize=(11, 6), sharex=True, layout="constrained")
     for row, (suffix, title) in enumerate((("_moving", "moving at the start"), ("", "all starts"))):
         for column, (key, label) in enumerate(PANELS.items()):
