@@ -1,5 +1,5 @@
 """`wm train`, and the experiments on what is learned: `wm probe`, `wm cotrain`, `wm backbones`, `wm illumination`,
-`wm grounding`."""
+`wm grounding`, `wm imagine`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 
 from wm_ros.cli_recordings import ForceOpt
 from wm_ros.errors import UserError
@@ -171,3 +172,34 @@ def grounding(
         for doing in run(bundle_path(state), bundle_path(future), number_range(seeds, "--seeds"), choice, folder):
             status.update(doing)
     console.print((out / "grounding.md").read_text(), highlight=False)
+
+
+def imagine(
+    sources: Annotated[list[str], typer.Argument(help="Recordings with images and joints, as for `wm eval`.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, horizon.png, best.png, median.png, worst.png.")],
+    state: StateOpt = "state-lite",
+    future: Annotated[
+        str, typer.Option(help="Folder of a future bundle, or the name of a shipped one.")
+    ] = "future-lite",
+    seconds: Annotated[float, typer.Option(min=1.0, max=30.0, help="Length of a rollout.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two starts in an episode.")] = 2.0,
+    force: ForceOpt = False,
+) -> None:
+    """Predict on and on from its own frames and hands, and compare with what then happened."""
+    from wm_ros.evaluation.imagination_report import run
+    from wm_ros.paths import bundle_path
+
+    bundles = {"state": bundle_path(state), "future": bundle_path(future)}
+    with fresh_folder(out, force) as folder:
+        report = run(
+            sources,
+            bundles,
+            folder,
+            seconds=seconds,
+            every_s=every,
+            progress=lambda episodes: track(episodes, "imagining", console=Console(stderr=True)),
+        )
+    for which, until_s in report["wrist_not_above_hold_until_s"].items():
+        reached = "no such start" if until_s is None else f"not above holding it until {until_s:.2f} s"
+        console.print(f"wrist error, starts: {which}: {reached}", highlight=False)
+    console.print(f"curves: {out / 'horizon.png'}", highlight=False)

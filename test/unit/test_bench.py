@@ -31,9 +31,8 @@ def test_ours_and_peers_run_in_turn_and_warm_up_does_not_count() -> None:
     assert one == {
         "name": "step",
         "threads": 1,
-        "ours": {"p50_ms": 1.0, "p95_ms": 1.0},
-        "peers": {"other": {"p50_ms": 4.0, "p95_ms": 4.0}},
-        "n": 5,
+        "ours": {"p50_ms": 1.0, "p95_ms": 1.0, "n": 5},
+        "peers": {"other": {"p50_ms": 4.0, "p95_ms": 4.0, "n": 5}},
         "doubled_ms": 2.0,
     }
     assert two["threads"] == 2 and two["ours"]["p50_ms"] == 2.0
@@ -67,11 +66,36 @@ def test_the_peer_has_the_size_of_resnet18() -> None:
     assert sum(p.numel() for p in bench_state.resnet18().parameters()) == 11_176_512  # without the classifier
 
 
-def test_the_peer_of_the_frames_draws_what_the_flow_leads_to() -> None:
-    clean = torch.randn(3, 2, 4)
+@pytest.mark.parametrize("solver", [bench_future.Ddim(50), bench_future.FlowEuler(50)])
+def test_the_samplers_of_the_peer_follow_the_flow(solver) -> None:
+    """Where the data are normal the flow has a closed form: noise ε goes to mean + spread · ε."""
+    mean, spread = 0.7, 0.4
 
     def velocity(z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return (z - clean) / sigma[:, None, None]  # exact where all of the data is `clean`
+        s = sigma.view(-1, 1, 1, 1)
+        at_mean = (1 - s) * mean
+        clean = mean + spread**2 * (1 - s) / ((1 - s) ** 2 * spread**2 + s**2) * (z - at_mean)
+        noise = s / ((1 - s) ** 2 * spread**2 + s**2) * (z - at_mean)
+        return noise - clean
 
-    drawn = bench_future.ddim(velocity, clean, torch.Generator().manual_seed(0), steps=50)
-    assert torch.allclose(drawn, clean, atol=0.05)
+    like = torch.zeros(2, 3, 4, 4)
+    start = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(solver.solve(velocity, like), mean + spread * start, atol=0.06)
+
+
+def test_frames_are_timed_and_judged_beside_the_samplers_of_diffusers() -> None:
+    row = bench_future.frames_row(range(100_000, 100_001), steps=2)
+    assert list(row.peers) == ["ddim_2", "flow_euler_2"] and row.ours(1) > 0
+    before = torch.get_num_threads()
+    assert all(peer() > 0 for peer in row.peers.values())
+    torch.set_num_threads(before)
+    facts = row.facts(1, 0.1)
+    assert facts["moments"] == 2
+    assert set(facts["psnr_db"]) == set(facts["ssim"]) == {"ours", "last_image", *row.peers}
+    assert facts["psnr_db"]["ours"] > facts["psnr_db"]["ddim_2"] > 5  # two steps from noise are no picture yet
+
+
+def test_slow_peers_run_less_often() -> None:
+    row = Row("step", lambda threads: 0.001, threads=(1,), peers={"slow": lambda: 1.0}, peer_runs=2)
+    (entry,) = measure([row], 6)
+    assert entry["ours"]["n"] == 6 and entry["peers"]["slow"]["n"] == 2

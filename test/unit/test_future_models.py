@@ -7,10 +7,10 @@ from wm_ros.bundle import TrainingRecord
 from wm_ros.errors import BundleError
 from wm_ros.future import model as bundles
 from wm_ros.future.config import FramesConfig, FutureConfig, SamplesConfig, TrajectoryConfig
-from wm_ros.future.frames import Scene, keep_detail
+from wm_ros.future.frames import Scene
 from wm_ros.future.fusion import ALWAYS, Fusion, causal_mask
 from wm_ros.future.history import Batch
-from wm_ros.future.model import FutureModel
+from wm_ros.future.model import FutureModel, keep_detail
 from wm_ros.future.trajectory import drop_modalities, trajectory_loss
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.nn.language import batch_ids

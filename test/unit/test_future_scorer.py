@@ -11,7 +11,7 @@ from wm_ros.future import model as bundles
 from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.autoencoder import AutoencoderConfig
-from wm_ros.types import Frame, HandTrajectory, JointCommand, StateTokens
+from wm_ros.types import Frame, HandTrajectory, JointCommand, Joints, StateTokens
 
 CONFIG = FutureConfig(
     state_width=16,
@@ -97,6 +97,36 @@ def test_all_baselines_and_controls_are_there(moving_right):
 
 def test_without_joints_no_joint_figure_is_made_up(moving_right):
     assert not any(metric.name.startswith("joint") for metric in moving_right.metrics)
+
+
+def test_samples_are_scored_beside_equal_gaussian_and_central_ones(moving_right):
+    names = {"model", "equal", "ridge_gaussian", "central"}
+    found = next(metric for metric in moving_right.metrics if metric.name == "hand_energy_score@1.0s")
+    assert set(found.statistics) == names
+    # Of one path the energy score is its mean error, as `hand_ade` counts it.
+    known = len(found.statistics["model"])
+    assert np.allclose(found.statistics["central"], figure(moving_right, "hand_ade@1.0s", "model")[:known], atol=0.05)
+    inside = figure(moving_right, "hand_region90@1.0s", "model")
+    assert set(np.unique(inside)) <= {0.0, 1.0}
+    assert 0 <= figure(moving_right, "hand_plausibility", "model").mean() <= 1
+
+
+def test_commands_make_figures_of_their_own_where_they_were_recorded(bundle, moving_right):
+    assert not [metric for metric in moving_right.metrics if "_commands" in metric.name]
+    capability, scorer = CAPABILITY.from_bundle(bundle), SCORER(bundle)
+    for step in range(25):
+        stamp, angle = 10**12 + round(step * 1e9 / 15), np.full(26, 0.02 * step)
+        tokens = StateTokens(stamp, "camera", np.zeros((2, 16), np.float32))
+        command = JointCommand(stamp, "", G1_JOINTS, angle + 0.1)
+        for sample in (Joints(stamp, "", G1_JOINTS, angle), command, tokens):
+            scorer.observe(sample)
+            prediction = capability.step(sample)
+            if prediction is not None:
+                scorer.predict(prediction)
+    scores = scorer.finish()
+    found = next(metric for metric in scores.metrics if metric.name == "hand_ade_commands@0.5s")
+    assert set(found.statistics) == {"model", "ridge", "hold", "constant_velocity", "phase", "state_only"}
+    assert np.allclose(found.statistics["state_only"], figure(scores, "hand_ade@0.5s", "model"))
 
 
 def test_copy_last_is_compared_with_the_frame_that_came(moving_right):

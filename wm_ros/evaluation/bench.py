@@ -30,7 +30,7 @@ class Row:
     Attributes:
         ours: threads → seconds of one run. threads: at which it runs. peers: name → seconds of one run; a peer sets
             its own number of threads. facts: what else the report says of the row, from the threads and the median of
-            ours (s).
+            ours (s). peer_runs: timed runs of each peer where it is too slow for all; ours take the rest without it.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Row:
     threads: tuple[int, ...] = (1, 2)
     peers: dict[str, Callable[[], float]] = field(default_factory=dict)
     facts: Callable[[int, float], dict[str, Any]] = lambda threads, median_s: {}
+    peer_runs: int | None = None
 
 
 def run_bench(out: Path, runs: int) -> None:
@@ -66,15 +67,16 @@ def measure(rows: Iterable[Row], runs: int) -> list[dict[str, Any]]:
             for threads in row.threads:
                 torch.set_num_threads(threads)
                 ours[threads].append(row.ours(threads))
-            for name, peer in row.peers.items():
-                peers[name].append(peer())
+            if row.peer_runs is None or run < row.peer_runs + WARM_UP:
+                for name, peer in row.peers.items():
+                    peers[name].append(peer())
             if run == WARM_UP - 1:
                 for times in (*ours.values(), *peers.values()):
                     times.clear()
         others = {name: _percentiles(times) for name, times in peers.items()}
         for threads, times in ours.items():
             entry: dict[str, Any] = {"name": row.name, "threads": threads, "ours": _percentiles(times)}
-            entry |= {"peers": others, "n": len(times)}
+            entry["peers"] = others
             found.append(entry | row.facts(threads, float(np.median(times))))
     torch.set_num_threads(before)
     return found
@@ -98,16 +100,17 @@ def _load() -> float:
 
 def _percentiles(times_s: list[float]) -> dict[str, float]:
     p50, p95 = np.percentile(np.array(times_s) * 1e3, [50, 95])
-    return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3)}
+    return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3), "n": len(times_s)}
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, caption=f"peers: {', '.join(sorted({name for row in rows for name in row['peers']}))}")
     table.add_column("what", no_wrap=True)
-    for title in ("threads", "ms", "p95", "peer ms", "p95", "× as fast", "× floor"):
+    for title in ("threads", "ms", "p95", "peer ms", "p95", "× as fast", "× floor", "PSNR dB", "peer dB"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         ours, peers = row["ours"], row["peers"].values()
+        psnr_db: dict[str, float] = row.get("psnr_db", {})
         table.add_row(
             row["name"],
             str(row["threads"]),
@@ -117,5 +120,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             "\n".join(f"{peer['p95_ms']:.1f}" for peer in peers),
             "\n".join(f"{peer['p50_ms'] / ours['p50_ms']:.2f}" for peer in peers),
             str(row.get("times_the_floor", "")),
+            f"{psnr_db['ours']:.2f}" if psnr_db else "",
+            "\n".join(f"{psnr_db[name]:.2f}" for name in row["peers"]) if psnr_db else "",
         )
     return table

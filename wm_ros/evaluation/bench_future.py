@@ -1,170 +1,190 @@
-"""Rows of `wm bench` for `future`: a trajectory, and three frames on one, beside 50 steps of DDIM on the same network.
+"""Rows of `wm bench`: hands to come in one step, and the frames to come beside fifty steps of diffusers' samplers.
 
-The peer is `diffusers.DDIMScheduler` as Stable Diffusion sets it up. The network was trained for rectified flow,
-z = (1 − σ) x + σ ε with velocity v = ε − x; DDIM's state is y = α x + s ε with α² + s² = 1. They are the same point up
-to scale: y / (α + s) = z at σ = s / (α + s), so ε = z + (1 − σ) v is what the scheduler is told, and nothing of the
-network changes. Both draw on the true motion of simulated scenes that no training has seen; the report says how near
-each comes to the frames that followed.
+The peers follow the velocity field of our own U-Net under the same conditions, each with diffusers' own scheduler.
+
+`flow_euler_50`: `FlowMatchEulerDiscreteScheduler`, made for the flow that the network was trained on.
+
+`ddim_50`: `DDIMScheduler`. Our path is z_σ = (1 − σ)·x + σ·ε with velocity u = ε − x, so that x = z − σ·u and
+ε = z + (1 − σ)·u. DDIM walks a path that preserves variance, y = √ᾱ·x + √(1 − ᾱ)·ε. Dividing z_σ by
+s = √((1 − σ)² + σ²) gives just this path with √ᾱ = (1 − σ)/s and √(1 − ᾱ) = σ/s; for a given ᾱ, therefore,
+
+    σ = √(1 − ᾱ) / (√ᾱ + √(1 − ᾱ)),   s = 1 / (√ᾱ + √(1 − ᾱ)),   z = s·y,   v = √ᾱ·ε − √(1 − ᾱ)·x,
+
+and v is what the scheduler calls `v_prediction`. Its last ᾱ is zero (`rescale_betas_zero_snr`), where z = y is noise.
+
+Time and quality: the frames that each draws at some simulated moments, which no training has seen, against the frames
+that came. A sample shows one of the things that may happen and a mean all of them at once, so that samples of a perfect
+model are further from the truth than its mean; `last_image` shows what standing still would give.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.capability import load
 from wm_ros.data.simulator import tabletop_samples
 from wm_ros.evaluation.bench import Row
-from wm_ros.evaluation.replay import Pipeline
-from wm_ros.future.capability import FutureCapability, Moment
-from wm_ros.future.frames import Scene
-from wm_ros.future.memory import Memory
-from wm_ros.future.model import FutureModel
+from wm_ros.evaluation.bench_steps import inputs, stepper
+from wm_ros.future.capability import FutureCapability
+from wm_ros.future.painter import Moment
+from wm_ros.future.solvers import Solver
 from wm_ros.nn import flow
 from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.paths import bundle_path
-from wm_ros.types import Frame, Joints, Sample, StateTokens
+from wm_ros.types import Frame, Sample
 
-PEER = "ddim50_2_threads"
-PEER_STEPS = 50
-SEEDS = (100000, 100001, 100002, 100003)
-EVERY = 20  # predictions between the moments that are painted
-
-
-@dataclass
-class Painting:
-    """Moments to paint, what came after each, and what was painted of each by which method."""
-
-    model: FutureModel
-    moments: list[Moment]
-    bodies: list[Tensor]
-    seen: list[Tensor]
-    painted: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-
-    def facts(self, threads: int, median_s: float) -> dict[str, Any]:
-        """Mean PSNR (dB) and SSIM over horizons and moments of each method, over the moments that all have painted."""
-        common = set.intersection(*(set(drawn) for drawn in self.painted.values()))
-        quality: dict[str, Any] = {}
-        for name, drawn in self.painted.items():
-            pairs = [(drawn[n][0], self.seen[n]) for n in sorted(common)]
-            decibel = torch.stack([psnr(image, truth).mean() for image, truth in pairs]).mean()
-            structure = torch.stack([ssim(image, truth).mean() for image, truth in pairs]).mean()
-            quality[name] = {"psnr_db": round(float(decibel), 2), "ssim": round(float(structure), 3)}
-        return {"quality": quality, "moments": len(common)}
+STEPS = 50
+TRAIN_STEPS = 1000
+SEEDS = range(100_000, 100_004)
+MOMENTS_S = (1.2, 2.2)  # the hand reaches, then carries
+PEER_RUNS = 5
+Images = NDArray[np.uint8]
 
 
 def future_rows() -> list[Row]:
-    """`trajectory`: one step of the capability without frames. `three_frames`: stage II on a given trajectory."""
-    painting = _moments()
-    ours = _timed(painting, "ours", lambda image, scene, body: painting.model.paint(image, scene, body))
-    peer = _timed(painting, "ddim50", lambda image, scene, body: _paint_by_ddim(painting.model, image, scene, body))
+    """`trajectory` (to stay within 20 ms, p95 at two threads), `three_frames` (400 ms). Input: simulated grasps."""
+    hands = load("future", bundle_path("future-lite"))
+    hands.wanted = set()
+    scenes = [inputs("future", list(tabletop_samples(seed))) for seed in SEEDS[:1]]
     return [
-        Row("trajectory", _trajectory()),
-        Row("three_frames", lambda threads: ours(), peers={PEER: lambda: peer(2)}, facts=painting.facts),
+        Row("trajectory", stepper(hands, scenes[0]), facts=lambda threads, median_s: {"bar_p95_ms": 20.0}),
+        frames_row(),
     ]
 
 
-def _trajectory() -> Callable[[int], float]:
-    capability = load("future", bundle_path("future-lite"))
-    capability.wanted = set()
-    samples = [sample for sample in _heard(1) if isinstance(sample, capability.inputs)]
-    position = 0
+def frames_row(seeds: range = SEEDS, steps: int = STEPS) -> Row:
+    """Stage II alone: the frames on the trajectory of stage I, from the image to the pictures."""
+    future = load("future", bundle_path("future-lite"))
+    assert isinstance(future, FutureCapability)
+    moments = [found for seed in seeds for found in seen_moments(future, list(tabletop_samples(seed, seconds=3.5)))]
+    ring = itertools.cycle(moments)
+    solvers: dict[str, Solver] = {f"ddim_{steps}": Ddim(steps), f"flow_euler_{steps}": FlowEuler(steps)}
 
-    def run(threads: int) -> float:
-        nonlocal position
-        while True:
-            sample = samples[position % len(samples)]
-            if position % len(samples) == 0:
-                capability.reset()
-            position += 1
-            begin = time.perf_counter()
-            if capability.step(sample) is not None:
-                return time.perf_counter() - begin
-
-    return run
-
-
-def _heard(seed: int) -> list[Sample]:
-    """A simulated episode with its state tokens."""
-    pipeline = Pipeline(["state"], {"state": bundle_path("state-lite")})
-    samples = tabletop_samples(seed=seed, seconds=6.0, width=256, height=192)
-    return [heard for sample in samples for heard, _, prediction in pipeline.step(sample) if prediction is None]
-
-
-def _moments() -> Painting:
-    capability = load("future", bundle_path("future-lite"))
-    assert isinstance(capability, FutureCapability)
-    capability.wanted = set()
-    config = capability.config
-    painting = Painting(capability.model, [], [], [])
-    offsets_ns = np.round(np.arange(1, config.horizon_steps + 1) * 1e9 / config.rate_hz).astype(np.int64)
-    for seed in SEEDS:
-        capability.reset()
-        truth, moments, frames = Memory(config, span_s=float("1e9")), [], []
-        for sample in _heard(seed):
-            capability.step(sample)
-            if type(sample) is Joints:
-                truth.take_joints(sample)
-            if isinstance(sample, Frame):
-                frames.append(resize_area(sample.rgb, config.image_height, config.image_width))
-            if isinstance(sample, StateTokens):
-                moments.append(capability.moment)
-        for now in range(EVERY, len(moments) - config.horizon_steps, EVERY):
-            moment = moments[now]
-            assert moment is not None
-            painting.moments.append(moment)
-            painting.bodies.append(torch.from_numpy(truth.body_at(moment.stamp_ns + offsets_ns)[0]).float()[None])
-            painting.seen.append(to_tensor(np.stack([frames[now + step] for step in config.frame_steps])))
-    return painting
-
-
-def _timed(painting: Painting, name: str, paint: Callable[[Tensor, Scene, Tensor], Tensor]) -> Callable[..., float]:
-    """Each call paints the next moment, in a ring; the image is encoded beforehand, as for its state."""
-    drawn = painting.painted.setdefault(name, {})
-    position = 0
-
-    @torch.inference_mode()
-    def run(threads: int = 0) -> float:
-        nonlocal position
-        if threads:
-            torch.set_num_threads(threads)
-        number = position % len(painting.moments)
-        position += 1
-        moment, config = painting.moments[number], painting.model.config
-        assert moment.frame is not None
-        image = to_tensor(resize_area(moment.frame.rgb, config.image_height, config.image_width))[None]
-        scene = Scene.of(moment.batch, painting.model.autoencoder.encode(image))
+    def run(solver: Solver | None) -> float:
+        moment, _ = next(ring)
         begin = time.perf_counter()
-        drawn[number] = paint(image, scene, painting.bodies[number])
+        future.paint(moment, moment.forecast.body, solver)
         return time.perf_counter() - begin
 
-    return run
+    def peer(solver: Solver) -> Callable[[], float]:
+        def timed() -> float:
+            torch.set_num_threads(2)
+            return run(solver)
+
+        return timed
+
+    @cache
+    def quality() -> dict[str, Any]:
+        last = [(_sized(future, m.frame)[None].repeat(len(seen), 0), seen) for m, seen in moments]
+        drawn = {"ours": None} | solvers
+        pairs = {
+            name: [(future.paint(m, m.forecast.body, solver), seen) for m, seen in moments]
+            for name, solver in drawn.items()
+        } | {"last_image": last}
+        return {
+            "psnr_db": {name: round(_mean(psnr, found), 3) for name, found in pairs.items()},
+            "ssim": {name: round(_mean(ssim, found), 4) for name, found in pairs.items()},
+            "moments": len(moments),
+            "bar_ms": 400.0,
+        }
+
+    return Row(
+        "three_frames",
+        lambda threads: run(None),
+        peers={name: peer(solver) for name, solver in solvers.items()},
+        facts=lambda threads, median_s: quality(),
+        peer_runs=PEER_RUNS,
+    )
 
 
-def _paint_by_ddim(model: FutureModel, image: Tensor, scene: Scene, trajectory: Tensor) -> Tensor:
-    """Frames (B, K, 3, H, W) like those of `FutureModel.paint`, each drawn from noise by DDIM."""
-    generator = torch.Generator().manual_seed(0)
-    latents = model.frames.draw(scene, trajectory, lambda velocity, like: ddim(velocity, like, generator))
-    return model.compose(image, scene, latents)
+def seen_moments(future: FutureCapability, samples: list[Sample]) -> list[tuple[Moment, Images]]:
+    """The moments of an episode nearest after `MOMENTS_S`, each with the frames (K, H, W, 3) that then came."""
+    config, found = future.config, []
+    frames = {s.stamp_ns: s for s in samples if isinstance(s, Frame)}
+    start_ns = min(frames)
+    due = [start_ns + round(at_s * 1e9) for at_s in MOMENTS_S]
+    future.reset()
+    future.wanted = set()
+    for sample in inputs("future", samples):
+        if not isinstance(sample, future.inputs) or future.step(sample) is None:
+            continue
+        assert future.moment is not None
+        now_ns = future.moment.stamp_ns
+        if due and now_ns >= due[0]:
+            due.pop(0)
+            later = [now_ns + round(step * 1e9 / config.rate_hz) for step in config.frame_steps]
+            nearest = [min(frames, key=lambda stamp: abs(stamp - at)) for at in later]
+            found.append((future.moment, np.stack([_sized(future, frames[stamp]) for stamp in nearest])))
+    return found
 
 
-def ddim(velocity: flow.Velocity, like: Tensor, generator: torch.Generator, steps: int = PEER_STEPS) -> Tensor:
-    """A sample like a tensor (B, …) by diffusers' DDIM of a network that was trained for rectified flow."""
-    scheduler: Any = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-    scheduler.set_timesteps(steps)
-    y = torch.randn(like.shape, generator=generator)
-    for step in scheduler.timesteps:
-        alpha, s = scheduler.alphas_cumprod[step].sqrt(), (1 - scheduler.alphas_cumprod[step]).sqrt()
-        sigma = s / (alpha + s)
-        z = y / (alpha + s)
-        noise = z + (1 - sigma) * velocity(z, sigma.expand(len(z)))
-        y = scheduler.step(noise, int(step), y).prev_sample
-    return y
+def _sized(future: FutureCapability, frame: Frame | None) -> Images:
+    assert frame is not None
+    return resize_area(frame.rgb, future.config.image_height, future.config.image_width)
+
+
+def _mean(measure: Callable[[Tensor, Tensor], Tensor], pairs: list[tuple[Images, Images]]) -> float:
+    return float(np.mean([measure(to_tensor(drawn), to_tensor(seen)).mean() for drawn, seen in pairs]))
+
+
+# ------------------------------------------------------------------------- peers
+
+
+class FlowEuler:
+    """Fifty Euler steps of the flow, by diffusers."""
+
+    guidance = 1.0
+
+    def __init__(self, steps: int, seed: int = 0) -> None:
+        self.steps, self.evaluations, self.seed = steps, steps, seed
+
+    def solve(self, velocity: flow.Velocity, like: Tensor) -> Tensor:
+        scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+        scheduler.set_timesteps(self.steps)
+        z = _noise(like, self.seed)
+        for at in scheduler.timesteps:
+            z = scheduler.step(velocity(z, at.expand(len(z)) / TRAIN_STEPS), at, z).prev_sample
+        return z
+
+
+class Ddim:
+    """Fifty deterministic DDIM steps on the variance-preserving twin of our path (see the head of this file)."""
+
+    guidance = 1.0
+
+    def __init__(self, steps: int, seed: int = 0) -> None:
+        self.steps, self.evaluations, self.seed = steps, steps, seed
+
+    def solve(self, velocity: flow.Velocity, like: Tensor) -> Tensor:
+        scheduler: Any = DDIMScheduler(
+            num_train_timesteps=TRAIN_STEPS,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+            rescale_betas_zero_snr=True,
+        )
+        scheduler.set_timesteps(self.steps)
+        y = _noise(like, self.seed)
+        for at in scheduler.timesteps:
+            signal, noise = scheduler.alphas_cumprod[at].sqrt(), (1 - scheduler.alphas_cumprod[at]).sqrt()
+            sigma, z = noise / (signal + noise), y / (signal + noise)
+            u = velocity(z, sigma.expand(len(z)))
+            clean, noisy = z - sigma * u, z + (1 - sigma) * u
+            y = scheduler.step(signal * noisy - noise * clean, at, y, eta=0.0).prev_sample
+        return y
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""Rows of `wm bench`: messages, and one step of each capability, on simulated input."""
+"""Rows of `wm bench`: messages, and one step of `lidar`, `state` and `policy`, on simulated input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wm_ros import messages, topics
-from wm_ros.capability import NAMES, load
+from wm_ros.capability import load
 from wm_ros.data.simulator import drive_samples, tabletop_samples
 from wm_ros.evaluation.bench import Row
 from wm_ros.evaluation.replay import Pipeline
@@ -18,7 +18,6 @@ from wm_ros.types import Frame, Sample, Sweep
 STEPS = {
     "lidar": "sweep_to_forecast",
     "state": "image_to_tokens",
-    "future": "state_to_future",
     "policy": "state_to_chunk",
 }
 
@@ -36,19 +35,19 @@ def step_rows() -> list[Row]:
         Row("encode PointCloud2", _timed(lambda: messages.encode_sample(sweep))),
         Row("decode Image 256x192", _timed(lambda: messages.decode(topics.IMAGE.type, cdr_image))),
     ]
-    for name in NAMES:
+    for name, label in STEPS.items():
         optional = importlib.import_module(f"wm_ros.{name}").CAPABILITY.optional_outputs
         for wanted in sorted({frozenset[str](), optional}, key=len):
             if (name, wanted) in (("state", frozenset()), ("future", frozenset())):
                 continue  # in files of their own
             capability = load(name, bundle_path(f"{name}-lite"))
             capability.wanted = set(wanted)
-            label = " + ".join([STEPS[name], *sorted(wanted)])
-            rows.append(Row(label, _stepper(capability, _inputs(name, drive if name == "lidar" else tabletop))))
+            title = " + ".join([label, *sorted(wanted)])
+            rows.append(Row(title, stepper(capability, inputs(name, drive if name == "lidar" else tabletop))))
     return rows
 
 
-def _inputs(name: str, samples: list[Sample]) -> list[Sample]:
+def inputs(name: str, samples: list[Sample]) -> list[Sample]:
     """What capability `name` takes of `samples`, tokens of the capabilities before it included."""
     pipeline = Pipeline(["state"], {"state": bundle_path("state-lite")})
     if name in ("future", "policy"):
@@ -56,7 +55,7 @@ def _inputs(name: str, samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def _stepper(capability: Any, samples: list[Sample]) -> Callable[[int], float]:
+def stepper(capability: Any, samples: list[Sample]) -> Callable[[int], float]:
     """Each call feeds samples up to and including the next trigger, in a ring; only that step is timed."""
     position = 0
 

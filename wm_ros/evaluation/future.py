@@ -25,8 +25,9 @@ from wm_ros.evaluation.future_frames import PaintLog
 from wm_ros.evaluation.future_pictures import trajectory_plot
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.future.baselines import constant_velocity, hold
-from wm_ros.future.capability import FutureCapability, Moment
+from wm_ros.future.capability import FutureCapability
 from wm_ros.future.memory import Memory
+from wm_ros.future.painter import Moment
 from wm_ros.topics import SIDES
 from wm_ros.types import FuturePrediction, HandTrajectory, JointCommand, Joints, Prediction, Sample
 
@@ -106,7 +107,7 @@ class FutureScorer(Scorer):
         for horizon in HORIZONS_S:
             metrics += self._body_metrics(horizon, side, moving, rows)
             metrics += self._body_metrics(horizon, side, moving, rows, "_commands")
-        hands = [self._true(guess.stamp_ns, self.offsets_s)[:, :6] for guess in self.guesses]
+        hands = [self._true_hands(guess.stamp_ns) for guess in self.guesses]
         metrics += fan_metrics(self.twin.model, self.fans, hands, side, rows)
         moves = {guess.stamp_ns: bool(now) for guess, now in zip(self.guesses, moving, strict=True)}
         metrics += self.paints.metrics(moves, self._true_body, rows)
@@ -156,6 +157,15 @@ class FutureScorer(Scorer):
         body, _ = self.truth.body_at(times)
         body[times > self.truth.newest_ns() + 5_000_000] = np.nan
         return body
+
+    def _true_hands(self, stamp_ns: int) -> Array:
+        """True wrists (F, 6) on the model's grid, NaN from where the recording ends."""
+        left_s = (self.truth.newest_ns() - stamp_ns) * 1e-9
+        known = int(np.searchsorted(self.offsets_s, left_s + 0.005))
+        hands = np.full((len(self.offsets_s), 6), np.nan)
+        if known:
+            hands[:known] = self._true(stamp_ns, self.offsets_s[:known])[:, :6]
+        return hands
 
     def _true_body(self, stamp_ns: int) -> torch.Tensor:
         """The same on the model's grid, (1, F, V), the last one held where the recording ends."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.evaluation.scorer import Metric
-from wm_ros.future.capability import Moment
 from wm_ros.future.model import FutureModel
+from wm_ros.future.painter import Moment
 from wm_ros.future.samples import Fan, energy_score, region
 
 Array = NDArray[np.float64]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.evaluation.scorer import Metric
-from wm_ros.future.capability import FutureCapability, Moment
+from wm_ros.future.capability import FutureCapability
+from wm_ros.future.painter import Moment
 from wm_ros.nn.image_quality import psnr, ssim
 from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.types import Frame, FuturePrediction, Sample

@@ -74,7 +74,7 @@ class Pipeline:
         for name in self.names:
             if not isinstance(sample, self.inputs[name]):
                 continue
-            prediction = self._capability(name).step(sample)
+            prediction = self.capability(name).step(sample)
             if prediction is None:
                 continue
             yield sample, name, prediction
@@ -88,7 +88,8 @@ class Pipeline:
         kind: type[Capability] = importlib.import_module(f"wm_ros.{name}").CAPABILITY
         return kind
 
-    def _capability(self, name: str) -> Capability:
+    def capability(self, name: str) -> Capability:
+        """The capability `name`, loaded when it is first needed."""
         if name not in self.loaded:
             self.loaded[name] = load(name, self.bundles[name], self.device)
         return self.loaded[name]

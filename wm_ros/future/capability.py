@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.capability import Capability
 from wm_ros.future import model as bundles
+from wm_ros.future.budget import Limits, Plan
 from wm_ros.future.config import FutureConfig
-from wm_ros.future.frames import Scene
-from wm_ros.future.history import Batch, Window, body_of, collate, future_offsets_s
+from wm_ros.future.history import Window, body_of, collate, future_offsets_s
 from wm_ros.future.memory import Memory, RefusedError
+from wm_ros.future.painter import Moment, Painter
+from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Forecast
 from wm_ros.nn.instruction import open_words
-from wm_ros.nn.preprocessing import resize_area, to_tensor, to_uint8
 from wm_ros.topics import SIDES
 from wm_ros.types import (
     Float,
@@ -37,16 +39,6 @@ from wm_ros.types import (
 )
 
 
-class Moment(NamedTuple):
-    """What the last prediction was made from, so that its frames can be painted on another trajectory."""
-
-    stamp_ns: int
-    window: Window
-    batch: Batch
-    forecast: Forecast
-    frame: Frame | None
-
-
 class FutureCapability(Capability):
     """Stage I on every state; stage II too where `frames` are wanted and the state's image is at hand.
 
@@ -54,6 +46,8 @@ class FutureCapability(Capability):
         state_tokens_sha256: `tokens_sha256` of the state bundle whose tokens the model understands.
         moment: what the last prediction was made from; None before the first.
         with_commands: whether it listens to what the joints are commanded too; state-only otherwise.
+        limits: what of a prediction is shown; set by `limit`.
+        planned: what was planned for the frames of the last prediction; None where nobody wanted any.
     """
 
     name = "future"
@@ -61,7 +55,13 @@ class FutureCapability(Capability):
     trigger = StateTokens
     optional_outputs = frozenset({"frames"})
 
-    def __init__(self, model: bundles.FutureModel, device: str = "cpu", with_commands: bool = False) -> None:
+    def __init__(
+        self,
+        model: bundles.FutureModel,
+        device: str = "cpu",
+        with_commands: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         super().__init__()
         self.with_commands = with_commands
         self.model, self.device = model.to(device), torch.device(device)
@@ -70,12 +70,22 @@ class FutureCapability(Capability):
         self.words = open_words(model.config.language)
         self.memory = Memory(model.config)
         self.moment: Moment | None = None
+        self.clock, self.limits = clock, Limits()
+        self.painter = Painter(model, self.device, clock)
+        self.planned: Plan | None = None
         self._newest: dict[str, int] = {}
 
     @classmethod
     def from_bundle(cls, path: Path, device: str = "cpu") -> FutureCapability:
         _, model = bundles.load(path)
         return cls(model, device)
+
+    def limit(self, limits: Limits) -> None:
+        """Show only so much of a prediction. Raises UserError where the bundle has less."""
+        config = self.config
+        limits.check(config.samples.count, list(future_offsets_s(config.horizon_steps, config.rate_hz)))
+        self.limits = self.painter.limits = limits
+        self.painter.budget.budget_ms = limits.budget_ms
 
     def reset(self) -> None:
         self.memory.clear()
@@ -107,8 +117,8 @@ class FutureCapability(Capability):
 
     @torch.inference_mode()
     def _predict(self, sample: StateTokens) -> FuturePrediction:
-        self.withheld, self.timings_ms = "", {}
-        start = time.perf_counter()
+        self.withheld, self.timings_ms, self.planned = "", {}, None
+        began_s = start = self.clock()
         # History on the model's grid.
         self.memory.take_state(sample)
         window = self.memory.window()
@@ -128,24 +138,22 @@ class FutureCapability(Capability):
             if frame is None:
                 self.withheld = "no image with the stamp of the state tokens, so no frames"
             else:
-                rgb = self.paint(self.moment, forecast.body)
-                frames = FutureFrames(frame.stamp_ns, frame.frame_id, self.config.frame_horizons_s, rgb)
+                rgb, self.withheld = self.painter.paint_within(self.moment, forecast.body, (start - began_s) * 1e3)
+                self.planned = self.painter.plan
+                horizons_s = self.config.frame_horizons_s[: len(rgb)]
+                frames = FutureFrames(frame.stamp_ns, frame.frame_id, horizons_s, rgb) if len(rgb) else None
                 self._took("frames", start)
         return self._prediction(sample, window, forecast, body, frames)
 
-    @torch.inference_mode()
-    def paint(self, moment: Moment, trajectory: Tensor | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def paint(self, moment: Moment, trajectory: Tensor | None, solver: Solver | None = None) -> NDArray[np.uint8]:
         """The frames to come of `moment`, (K, H, W, 3) uint8, on a trajectory (1, F, V) or without one.
+
+        `solver` is of the flow; that of the bundle by default.
 
         Raises:
             ValueError: the moment has no image.
         """
-        if moment.frame is None:
-            raise ValueError("this moment has no image to paint from")
-        rgb = resize_area(moment.frame.rgb, self.config.image_height, self.config.image_width)
-        image = to_tensor(rgb)[None].to(self.device)
-        scene = Scene.of(moment.batch, self.model.autoencoder.encode(image))
-        return to_uint8(self.model.paint(image, scene, trajectory)[0])
+        return self.painter.paint(moment, trajectory, solver)
 
     def answer(self, query: MotionQuery) -> FutureFrames:
         """The frames that the camera would see if the joints moved as `query` says, from the newest prediction on.
@@ -179,7 +187,9 @@ class FutureCapability(Capability):
     ) -> FuturePrediction:
         config = self.config
         offsets = future_offsets_s(config.horizon_steps, config.rate_hz)
-        there = np.ones(len(offsets), bool)
+        shown = self.limits.within(list(offsets))
+        offsets, body = offsets[:shown], body[:shown]
+        there = np.ones(shown, bool)
         sides = [i for i, side in enumerate(SIDES) if getattr(window.known, side)]
         hands = tuple(
             HandTrajectory(
@@ -187,8 +197,8 @@ class FutureCapability(Capability):
             )
             for i in sides
         )
-        fan = self.model.trajectory.imagine(forecast)
-        samples = fan.hands[0].unflatten(-1, (2, 3)).transpose(1, 2)[:, sides].cpu().numpy()
+        fan = self.model.trajectory.imagine(forecast, self.limits.samples or None)
+        samples = fan.hands[0].unflatten(-1, (2, 3)).transpose(1, 2)[:, sides, :shown].cpu().numpy()
         names = config.joint_names if window.known.joints else ()
         joints = JointForecast(sample.stamp_ns, "", names, offsets, body[:, 6 : 6 + len(names)].copy())
         probability = fan.probability[0].cpu().numpy()
@@ -204,9 +214,14 @@ class FutureCapability(Capability):
         self.wanted = set(self.optional_outputs)
         rgb = np.full((config.image_height, config.image_width, 3), 127, np.uint8)
         tokens = np.zeros((config.state_tokens, config.state_width), np.float32)
-        self.step(Joints(0, "", config.joint_names, np.zeros(len(config.joint_names))))
-        self.step(Frame(0, "camera", rgb))
-        self.step(StateTokens(0, "camera", tokens))
+        # Once to load what is loaded lazily, and once more to measure; both draw everything, whatever the budget.
+        self.painter.budget.budget_ms = 0.0
+        for stamp_ns in (0, round(1e9 / config.rate_hz)):
+            self.painter.budget.forget()
+            self.step(Joints(stamp_ns, "", config.joint_names, np.zeros(len(config.joint_names))))
+            self.step(Frame(stamp_ns, "camera", rgb))
+            self.step(StateTokens(stamp_ns, "camera", tokens))
+        self.painter.budget.budget_ms = self.limits.budget_ms
         self.wanted = wanted
         self.reset()
 
@@ -222,6 +237,6 @@ class FutureCapability(Capability):
         self._newest[kind] = sample.stamp_ns
 
     def _took(self, stage: str, start: float) -> float:
-        now = time.perf_counter()
+        now = self.clock()
         self.timings_ms[stage] = (now - start) * 1e3
         return now

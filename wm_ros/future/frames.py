@@ -10,7 +10,6 @@ the `no_trajectory` control.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,12 +20,10 @@ from torch.nn import functional
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.fusion import ALWAYS, Fusion, causal_mask, entry
 from wm_ros.future.history import Batch
+from wm_ros.future.solvers import Solver, make_solver
 from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
 from wm_ros.nn.instruction import make_encoder
-
-NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
-Estimate = Callable[[flow.Velocity, Tensor], Tensor]
 
 
 class Scene(NamedTuple):
@@ -213,46 +210,21 @@ class FrameModel(nn.Module):
         return functional.mse_loss(velocity(flow.interpolate(clean, noise, sigma), sigma), noise - clean)
 
     @torch.no_grad()
-    def draw(self, scene: Scene, trajectory: Tensor | None, estimate: Estimate | None = None) -> Tensor:
-        """Latents of the frames (B, K, C, h, w), one after another.
-
-        Args:
-            estimate: from a velocity, what is drawn of it, like the given tensor. By default as the config's `estimate`
-                says: "mean", the conditional mean in one step; "sample", `sample_steps` guided steps from seeded noise.
-        """
-        sizes = self.config.frames
-        if estimate is None:
-            estimate = flow.conditional_mean if sizes.estimate == "mean" else self._sampled(scene.latent.device)
-        guides = trajectory is not None and sizes.estimate == "sample" and sizes.guidance != 1.0
+    def draw(self, scene: Scene, trajectory: Tensor | None, solver: Solver | None = None) -> Tensor:
+        """Latents of all frames (B, K, C, h, w), one after another; `solver`: that of the config by default."""
+        solver = solver or make_solver(self.config.frames)
         frames = scene.latent[:, None][:, :0]
-        for index in range(len(self.config.frame_steps)):
-            velocity = self.velocity(scene, self.fuse(self.actions(scene, trajectory), scene, frames), index)
-            if guides:
-                free = self.velocity(scene, self.fuse(self.actions(scene, None), scene, frames), index)
-                velocity = flow.guided(velocity, free, sizes.guidance)
-            change = estimate(velocity, scene.latent)
-            frames = torch.cat([frames, self.changed(scene.latent, change, index)[:, None]], 1)
+        for _ in self.config.frame_steps:
+            frames = self.draw_next(scene, trajectory, frames, solver)
         return frames
 
-    def _sampled(self, device: torch.device) -> Estimate:
-        sizes = self.config.frames
-        generator = torch.Generator(device).manual_seed(sizes.seed)
-        return lambda velocity, like: flow.sample(velocity, like.shape, sizes.sample_steps, generator)
-
-
-def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: float) -> Tensor:
-    """Keep the current image, with the detail that the autoencoder loses, where the picture stays as it is.
-
-    A decoded future frame fades in where it differs from the decoded current one by more than about `scale`
-    (brightness 0..1, mean of a neighbourhood). Smaller differences are noise of the estimate more often than motion.
-
-    Args:
-        current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W).
-
-    Returns:
-        (B, K, 3, H, W) in 0..1.
-    """
-    change = (decoded - decoded_current[:, None]).abs().mean(2)
-    change = functional.avg_pool2d(change, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
-    kept = torch.exp(-((change / scale) ** 2))[:, :, None]
-    return (kept * current[:, None] + (1 - kept) * decoded).clamp(0, 1)
+    @torch.no_grad()
+    def draw_next(self, scene: Scene, trajectory: Tensor | None, frames: Tensor, solver: Solver) -> Tensor:
+        """The first n frames (B, n, C, h, w), n may be 0, with the next one behind them."""
+        index = frames.shape[1]
+        velocity = self.velocity(scene, self.fuse(self.actions(scene, trajectory), scene, frames), index)
+        if trajectory is not None and solver.guidance != 1.0:
+            free = self.velocity(scene, self.fuse(self.actions(scene, None), scene, frames), index)
+            velocity = flow.guided(velocity, free, solver.guidance)
+        change = solver.solve(velocity, scene.latent)
+        return torch.cat([frames, self.changed(scene.latent, change, index)[:, None]], 1)

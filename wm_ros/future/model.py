@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weights, save_bundle
 from wm_ros.future.baselines import PhaseTable
 from wm_ros.future.config import FutureConfig
-from wm_ros.future.frames import FrameModel, Scene, keep_detail
+from wm_ros.future.frames import FrameModel, Scene
+from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Normaliser, TrajectoryModel
 from wm_ros.nn.autoencoder import ImageAutoencoder
 
@@ -23,6 +25,7 @@ PREFIXES = {
 }
 # The linear path is stage I's and the `ridge` baseline's; it and the constants keep full precision in a bundle.
 FULL_PRECISION = ("trajectory.base", "norm", "phase")
+NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
 
 
 class FutureModel(nn.Module):
@@ -38,21 +41,40 @@ class FutureModel(nn.Module):
         self.phase = nn.ModuleList(PhaseTable(config.values) for _ in range(config.kinds))
 
     @torch.no_grad()
-    def paint(self, image: Tensor, scene: Scene, trajectory: Tensor | None) -> Tensor:
+    def paint(self, image: Tensor, scene: Scene, trajectory: Tensor | None, solver: Solver | None = None) -> Tensor:
         """Frames to come (B, K, 3, H, W) in 0..1 from the current image (B, 3, H, W) and its scene.
 
         Args:
             trajectory: (B, F, V) future bodies; None withholds them (the `no_trajectory` control).
+            solver: of the flow; that of the config by default.
         """
-        return self.compose(image, scene, self.frames.draw(scene, trajectory))
+        return self.show(image, scene, self.frames.draw(scene, trajectory, solver))
 
     @torch.no_grad()
-    def compose(self, image: Tensor, scene: Scene, latents: Tensor) -> Tensor:
-        """Frames (B, K, 3, H, W) in 0..1 of drawn latents (B, K, C, h, w) and the current image."""
+    def show(self, image: Tensor, scene: Scene, latents: Tensor) -> Tensor:
+        """Latents (B, K, C, h, w) of frames to come as pictures (B, K, 3, H, W) in 0..1."""
         count, horizons = latents.shape[:2]
         decoded = self.autoencoder.decode(torch.cat([scene.latent[:, None], latents], 1).flatten(0, 1))
         decoded = decoded.unflatten(0, (count, horizons + 1))
         return keep_detail(image, decoded[:, 0], decoded[:, 1:], self.config.frames.detail_scale)
+
+
+def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: float) -> Tensor:
+    """Keep the current image, with the detail that the autoencoder loses, where the picture stays as it is.
+
+    A decoded future frame fades in where it differs from the decoded current one by more than about `scale`
+    (brightness 0..1, mean of a neighbourhood). Smaller differences are noise of the estimate more often than motion.
+
+    Args:
+        current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W).
+
+    Returns:
+        (B, K, 3, H, W) in 0..1.
+    """
+    change = (decoded - decoded_current[:, None]).abs().mean(2)
+    change = functional.avg_pool2d(change, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
+    kept = torch.exp(-((change / scale) ** 2))[:, :, None]
+    return (kept * current[:, None] + (1 - kept) * decoded).clamp(0, 1)
 
 
 def save(path: Path, name: str, model: FutureModel, training: TrainingRecord, card: str) -> None:

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from wm_ros.capability import Capability
+from wm_ros.errors import UserError
+from wm_ros.future.budget import Limits
 from wm_ros.future.capability import FutureCapability
 from wm_ros.future.memory import RefusedError
 from wm_ros.messages.predictions import encode_strip
+from wm_ros.messages.status import OK, WARN, Status
 from wm_ros.nodes.base import CapabilityNode
 from wm_ros.nodes.runner import run
 from wm_ros.topics import FRAME_HORIZONS_S, JOINT_COMMANDS, QUERY, Topic, millis
@@ -27,15 +30,34 @@ class FuturePredictor(CapabilityNode):
         "samples": ("future/samples",),
     }
 
-    def wanted_inputs(self) -> tuple[Topic, ...]:
-        commands = (JOINT_COMMANDS,) if self._parameter("use_commands") else ()
-        return (*super().wanted_inputs(), *commands, QUERY)
-
     def load(self) -> Capability:
+        """The capability, limited as the parameters say. Raises UserError where the bundle has less."""
         capability = super().load()
         assert isinstance(capability, FutureCapability)
         capability.with_commands = bool(self._parameter("use_commands"))
+        limits = Limits(
+            **{name: self._parameter(name) for name in ("samples", "frame_steps", "horizon_s", "budget_ms")}
+        )
+        try:
+            capability.limit(limits)
+        except UserError as error:
+            raise UserError(f"parameters: {self.name}: {error}") from None
         return capability
+
+    def checks(self) -> list[Status]:
+        """What was planned for the frames of the last prediction."""
+        planned = self.capability.planned if isinstance(self.capability, FutureCapability) else None
+        if planned is None:
+            return super().checks()
+        values = {"frames": str(planned.frames), "steps": str(planned.steps)}
+        if planned.left_ms is not None:
+            values["left_ms"] = f"{planned.left_ms:.1f}"
+        level = WARN if planned.reason else OK
+        return [*super().checks(), Status(f"{self.name}: frames", level, planned.reason or "as asked for", values)]
+
+    def wanted_inputs(self) -> tuple[Topic, ...]:
+        commands = (JOINT_COMMANDS,) if self._parameter("use_commands") else ()
+        return (*super().wanted_inputs(), *commands, QUERY)
 
     def is_stamped(self, sample: Sample) -> bool:
         return not isinstance(sample, MotionQuery) and super().is_stamped(sample)  # a question is of no time

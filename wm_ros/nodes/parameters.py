@@ -74,6 +74,16 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "future_predictor": (
         *_capability("future-lite", 500.0, 2000.0),
         Parameter("use_commands", False, "Listen to joint_commands too: a nearer trajectory while a controller leads."),
+        Parameter("samples", 0, "Sampled trajectories; 0: as many as the bundle says.", 0, 64),
+        Parameter("frame_steps", 0, "Steps of each frame: 1 its mean, more a sample; 0: as the bundle says.", 0, 100),
+        Parameter("horizon_s", 0.0, "How far ahead, at most as the bundle looks; 0: as far as that.", 0.0, 60.0),
+        Parameter(
+            "budget_ms",
+            0.0,
+            "Time of a prediction; frames are drawn in fewer steps, or left out; 0: any.",
+            0.0,
+            60000.0,
+        ),
     ),
     "policy": (
         *_capability("policy-lite", 133.0, 667.0),
