@@ -174,7 +174,7 @@ def test_the_current_image_stays_where_nothing_changes_and_gives_way_where_somet
     current, decoded_now = torch.full((1, 3, 16, 32), 0.6), torch.full((1, 3, 16, 32), 0.5)
     decoded = decoded_now[:, None].clone()
     decoded[..., 16:] = 0.1
-    shown = keep_detail(current, decoded_now, decoded, scale=0.05)
+    shown = keep_detail(current, decoded_now, decoded, torch.tensor([0.05]))
     assert torch.allclose(shown[..., :8], torch.tensor(0.6))
     assert torch.allclose(shown[..., 24:], torch.tensor(0.1))
 

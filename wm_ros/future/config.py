@@ -79,8 +79,10 @@ class FramesConfig(StrictModel):
         default=1.5, description="classifier-free guidance on the trajectory when sampling; 1 = off"
     )
     seed: int = 0
-    detail_scale: float = Field(
-        default=0.08, gt=0, description="change of brightness (0..1) beyond which detail is not kept"
+    detail_scales: tuple[float, ...] = Field(
+        default=(0.08,),
+        min_length=1,
+        description="change of brightness (0..1) beyond which detail is not kept, of each kind of recording or of all",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="in the U-Net")
 

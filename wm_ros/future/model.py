@@ -56,24 +56,26 @@ class FutureModel(nn.Module):
         count, horizons = latents.shape[:2]
         decoded = self.autoencoder.decode(torch.cat([scene.latent[:, None], latents], 1).flatten(0, 1))
         decoded = decoded.unflatten(0, (count, horizons + 1))
-        return keep_detail(image, decoded[:, 0], decoded[:, 1:], self.config.frames.detail_scale)
+        scales = torch.tensor(self.config.frames.detail_scales, device=image.device)
+        scale = scales[self.norm.kind(scene.states).clamp(max=len(scales) - 1)]
+        return keep_detail(image, decoded[:, 0], decoded[:, 1:], scale)
 
 
-def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: float) -> Tensor:
+def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: Tensor) -> Tensor:
     """Keep the current image, with the detail that the autoencoder loses, where the picture stays as it is.
 
     A decoded future frame fades in where it differs from the decoded current one by more than about `scale`
     (brightness 0..1, mean of a neighbourhood). Smaller differences are noise of the estimate more often than motion.
 
     Args:
-        current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W).
+        current, decoded_current: (B, 3, H, W). decoded: (B, K, 3, H, W). scale: (B,).
 
     Returns:
         (B, K, 3, H, W) in 0..1.
     """
     change = (decoded - decoded_current[:, None]).abs().mean(2)
     change = functional.avg_pool2d(change, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
-    kept = torch.exp(-((change / scale) ** 2))[:, :, None]
+    kept = torch.exp(-((change / scale[:, None, None, None]) ** 2))[:, :, None]
     return (kept * current[:, None] + (1 - kept) * decoded).clamp(0, 1)
 
 

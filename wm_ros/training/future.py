@@ -300,17 +300,20 @@ class FutureTask(Task):
 
     @torch.no_grad()
     def _fitted_detail(self, model: FutureModel) -> Any:
-        """The scale of `keep_detail` with the best frames on held-out episodes."""
-        frames = model.config.frames
+        """The scales of `keep_detail` with the best frames on held-out episodes, for each kind of recording."""
+        config, frames, chosen = model.config, model.config.frames, []
         few = next(iter(DataLoader(self._painted, self.config.painted)))
-        trajectory = model.trajectory(state_only(few)).body
-
-        def quality(scale: float) -> float:
-            tried = frames.model_copy(update={"detail_scale": scale})
-            model.config = model.config.model_copy(update={"frames": tried})
-            return float(_painted(model, few, trajectory)["psnr"].mean())
-
-        return frames.model_copy(update={"detail_scale": max(DETAIL_SCALES, key=quality)})
+        for kind in range(config.kinds):
+            own = _of_kind(few, kind)
+            found = {}
+            for scale in DETAIL_SCALES if len(own["body"]) else ():
+                model.config = config.model_copy(
+                    update={"frames": frames.model_copy(update={"detail_scales": (scale,)})}
+                )
+                found[scale] = float(_painted(model, own, model.trajectory(state_only(own)).body)["psnr"].mean())
+            chosen.append(max(found, key=lambda scale: found[scale]) if found else frames.detail_scales[0])
+        model.config = config
+        return frames.model_copy(update={"detail_scales": tuple(chosen)})
 
 
 def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:
