@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from wm_ros.future.config import FutureConfig
+from wm_ros.future.config import FutureConfig, TrajectoryConfig
 from wm_ros.training import scene_windows
 from wm_ros.training.future_windows import batch_of
 from wm_ros.training.scene_windows import SceneConfig, SceneWindows, build, mixed
 
-CONFIG = FutureConfig(state_width=8, image_width=64, image_height=48)
+CONFIG = FutureConfig(state_width=8, image_width=64, image_height=48, trajectory=TrajectoryConfig(image="patches"))
 SEEDS = "7-9"
 
 

@@ -29,7 +29,6 @@ from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 
 Item = dict[str, Tensor]
-LOOKS = torch.tensor(True)  # recordings have an image at every step
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,7 @@ class FutureWindows(Dataset[Item]):
         shares: Sequence[float] | None = None,
     ) -> None:
         self.config, self.data, self.images = config, recordings, images
+        self.looks = config.trajectory.image != "none"
         spans = [np.arange(start, int(recordings.last[start]) + 1 - skip, recordings.stride) for start in starts]
         self.index = np.concatenate(spans) if spans else np.zeros(0, np.int64)
         if limit is not None and limit < len(self.index):
@@ -216,7 +216,7 @@ class FutureWindows(Dataset[Item]):
             "painted": torch.tensor(True),
             "subtask": torch.tensor(-1),
         }
-        if self.images or config.trajectory.image != "none":
+        if self.images or self.looks:
             row["image"] = self._image(now)
         if self.images:
             row["images"] = torch.stack([self._image(step) for step in due.tolist()])
@@ -224,7 +224,9 @@ class FutureWindows(Dataset[Item]):
 
     def _known(self, body: Tensor, previous: bool) -> Tensor:
         there = torch.isfinite(body).all(0)
-        return torch.stack([there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), LOOKS])
+        return torch.stack(
+            [there[6:].all(), there[:3].all(), there[3:6].all(), torch.tensor(previous), torch.tensor(self.looks)]
+        )
 
     def _image(self, step: int) -> Tensor:
         source, row = self.data.place[step].tolist()

@@ -203,6 +203,7 @@ class SceneWindows(Dataset[Item]):
         self.arrays, self.words = arrays, open_words(config.language)(arrays.texts)
         self.fixed = {name: torch.zeros_like(like[name]) for name in ("latent", "latents", "source")}
         self.fixed["painted"] = torch.tensor(False)
+        self.looks = config.trajectory.image != "none"
 
     def __len__(self) -> int:
         return len(self.arrays.rows["now"])
@@ -213,16 +214,14 @@ class SceneWindows(Dataset[Item]):
         states = arrays.states[[max(previous, 0), now]]
         states[0] *= previous >= 0
         row = {name: torch.as_tensor(rows[name][item]) for name in NAMES}
-        return (
-            self.fixed
-            | row
-            | {
-                "states": torch.from_numpy(states),
-                "words": self.words[int(rows["text"][item])],
-                "known": torch.tensor([True, True, True, previous >= 0, True]),
-                "image": to_tensor(np.asarray(arrays.images[now])),
-            }
-        )
+        row |= {
+            "states": torch.from_numpy(states),
+            "words": self.words[int(rows["text"][item])],
+            "known": torch.tensor([True, True, True, previous >= 0, self.looks]),
+        }
+        if self.looks:
+            row["image"] = to_tensor(np.asarray(arrays.images[now]))
+        return self.fixed | row
 
 
 class Mixed(ConcatDataset[Item]):
