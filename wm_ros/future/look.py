@@ -18,6 +18,8 @@ from torch.nn import functional
 from wm_ros.nn.autoencoder import ResidualBlock
 
 CELL_PX = 8
+WAVES = (1, 2, 4)
+PLACE_CODE = 4 * len(WAVES) + 2
 
 
 class Looked(NamedTuple):
@@ -51,7 +53,11 @@ class Look(nn.Module):
         self.key = nn.Conv2d(channels, channels, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.query = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, queries * channels))
-        self.found = nn.Sequential(nn.Linear(channels + 2, width), nn.GELU(), nn.Linear(width, width))
+        # Two coordinates beside all those features would be learned from last, so they have an entry of their own.
+        self.what_in = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
+        self.where_in = nn.Sequential(
+            nn.Linear(PLACE_CODE, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width)
+        )
         self.place = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.missing = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.register_buffer("places", cell_places(self.grid), persistent=False)
@@ -64,8 +70,18 @@ class Look(nn.Module):
         query = self.query(text).unflatten(1, (self.queries, -1))
         attention = (query @ key / key.shape[1] ** 0.5).softmax(-1)
         what, where = attention @ value.transpose(1, 2), attention @ self.places
-        tokens = self.found(torch.cat([what, 4 * where - 2], -1)) + self.place  # places as spread as features
-        return Looked(tokens, attention[:, 0].unflatten(1, self.grid))
+        return Looked(self.found(what, where), attention[:, 0].unflatten(1, self.grid))
+
+    def found(self, what: Tensor, where: Tensor) -> Tensor:
+        """Tokens (B, Q, width) of features (B, Q, C) and places (B, Q, 2)."""
+        tokens: Tensor = self.where_in(place_code(where)) + self.what_in(what) + self.place
+        return tokens
+
+
+def place_code(where: Tensor) -> Tensor:
+    """Shares of the image (…, 2) → (…, PLACE_CODE): themselves, and sines and cosines of one to four half waves."""
+    angle = torch.cat([torch.pi * waves * where for waves in WAVES], -1)
+    return 2 * torch.cat([angle.sin(), angle.cos(), 2 * where - 1], -1)
 
 
 def cell_places(grid: tuple[int, int]) -> Tensor:

@@ -120,6 +120,7 @@ class TrajectoryModel(nn.Module):
         if sizes.image == "patches":
             size = (config.image_height, config.image_width)
             self.look = Look(width, sizes.look_width, sizes.look_queries, size)
+            self.ask = nn.Linear(width, QUERIES * width)
         # Places: previous state, current state, motion between them, instruction, history.
         self.place = nn.Parameter(torch.randn(3 * config.state_tokens + 1 + config.history_steps, width) * 0.02)
         self.query = nn.Parameter(torch.randn(QUERIES, width) * 0.02)
@@ -200,7 +201,10 @@ class TrajectoryModel(nn.Module):
         ]
         placed = torch.cat(tokens, 1) + self.place
         found, attention = self._look_up(batch, text)
-        return torch.cat([*found, placed, self.query.expand(len(placed), -1, -1)], 1), body, attention
+        query = self.query.expand(len(placed), -1, -1)
+        for named in found:  # the queries begin with where the named object is: attention alone is slow to carry it
+            query = query + self.ask(named[:, 0]).unflatten(1, query.shape[1:])
+        return torch.cat([*found, placed, query], 1), body, attention
 
     def _look_up(self, batch: Batch, text: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """What the instruction names, in the image: tokens (B, Q, width), none for a model that does not look."""
