@@ -45,14 +45,11 @@ def test_the_right_wrist_is_quoted(scores):
 
 # The promise stands and the shipped bundle does not keep it (its card says by how much); strict, so that a bundle that
 # does keep it has this mark removed.
-LOST = pytest.mark.xfail(strict=True, reason="future-lite is worse than constant velocity to 0.5 s on the real robot")
-
-
 @pytest.mark.parametrize(
     ("horizon", "baseline"),
     [
         ("0.5s", "hold"),
-        pytest.param("0.5s", "constant_velocity", marks=LOST),
+        ("0.5s", "constant_velocity"),
         ("0.5s", "phase"),
         ("2.0s", "hold"),
         ("2.0s", "constant_velocity"),
