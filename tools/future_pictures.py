@@ -42,8 +42,9 @@ def main() -> None:
             told.append(f"{name} of `{source.rsplit('/', 1)[-1]}`, {decibel:.1f} dB")
     picture = np.concatenate(rows)
     cv2.imwrite(str(given.bundle / "frames.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
-    text = "Each pair of rows: now and what came after 0.33, 0.67 and 1 s; below it now and what was predicted.\nFrom the"
-    text += " top (mean PSNR of the episode's predicted frames): " + "; ".join(told) + ".\n\n![frames](frames.jpg)"
+    text = "Each pair of rows: now and what came after 0.33, 0.67 and 1 s; below it now and what was predicted.\n"
+    text += "From the top, with the mean PSNR of the episode's predicted frames: " + "; ".join(told)
+    text += ".\n\n![frames](frames.jpg)"
     add_section(given.bundle / "CARD.md", "Frames", text)
 
 
