@@ -129,6 +129,16 @@ def test_commands_make_figures_of_their_own_where_they_were_recorded(bundle, mov
     assert np.allclose(found.statistics["state_only"], figure(scores, "hand_ade@0.5s", "model"))
 
 
+def test_the_true_body_is_held_where_the_recording_ends(bundle):
+    scorer = SCORER(bundle)
+    for step in range(20):
+        angle = np.full(26, 0.02 * step)
+        scorer.observe(Joints(10**12 + round(step * 1e9 / 15), "", G1_JOINTS, angle))
+    late = scorer._true_body(10**12 + round(15 * 1e9 / 15))[0]
+    assert torch.allclose(late[:4, 6], 0.02 * torch.arange(16, 20), atol=1e-4)
+    assert torch.allclose(late[4:], late[3].expand(26, -1), atol=1e-5)
+
+
 def test_copy_last_is_compared_with_the_frame_that_came(moving_right):
     # Brightness rises by 2 levels per step, 10 per third of a second.
     expected = -20 * np.log10(10 / 255)

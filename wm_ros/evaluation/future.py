@@ -170,6 +170,7 @@ class FutureScorer(Scorer):
     def _true_body(self, stamp_ns: int) -> torch.Tensor:
         """The same on the model's grid, (1, F, V), the last one held where the recording ends."""
         times = stamp_ns + np.round(self.offsets_s * 1e9).astype(np.int64)
+        times = np.minimum(times, self.truth.newest_ns())
         return torch.from_numpy(self.truth.body_at(times)[0]).float()[None]
 
     def _seen(self, side: int) -> tuple[NDArray[np.int64], Array]:
