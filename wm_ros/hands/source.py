@@ -39,7 +39,7 @@ def watch(frames: Iterable[Frame], detector: Detector) -> Iterator[Seen]:
         sides = tracker.step(frame.stamp_ns, detector.find(frame.rgb))
         took_ms = (time.perf_counter() - start) * 1e3
         hands = {side: _trajectory(frame, side, found) for side, found in sides.items()}
-        yield Seen(frame, hands, {side: found and found.score for side, found in sides.items()}, took_ms)
+        yield Seen(frame, hands, {side: found.score if found else None for side, found in sides.items()}, took_ms)
 
 
 def _trajectory(frame: Frame, side: str, found: Found | None) -> HandTrajectory:
@@ -97,7 +97,7 @@ class Track:
         A step is valid where the images before and after it (or the one at it) both show the hand and lie no further
         apart than MAX_GAP_S: no hand is made up where an image says there was none.
         """
-        offsets_s = (grid_ns - stamp_ns) * 1e-9
+        offsets_s = (grid_ns - stamp_ns).astype(np.float64) * 1e-9
         values, valid = np.full((len(grid_ns), 4), np.nan, np.float32), np.zeros(len(grid_ns), bool)
         if self.valid.any():
             before = np.searchsorted(self.stamps_ns, grid_ns + TOLERANCE_NS, side="right") - 1
