@@ -46,7 +46,12 @@ JOINT_COMMANDS = Topic("joint_commands", "sensor_msgs/msg/JointState", "reliable
 INSTRUCTION = Topic("instruction", "std_msgs/msg/String", "latched", sample=types.Instruction)
 BOXES = Topic("boxes", "visualization_msgs/msg/MarkerArray", "reliable", sample=types.Boxes)
 QUERY = Topic("future/query", "trajectory_msgs/msg/JointTrajectory", sample=types.MotionQuery)
+# A hand's topic says its side and its kind: wrist in metres, box in the image, pose of an end effector.
 HANDS = tuple(Topic(f"hand_{s}", "nav_msgs/msg/Path", "reliable", sample=types.HandTrajectory) for s in SIDES)
+HAND_POSES = tuple(Topic(f"hand_pose_{s}", "nav_msgs/msg/Path", sample=types.HandTrajectory) for s in SIDES)
+HAND_BOXES = tuple(
+    Topic(f"hand_box_{s}", "visualization_msgs/msg/MarkerArray", sample=types.HandTrajectory) for s in SIDES
+)
 
 # What the nodes say.
 STATE_TOKENS = Topic("state/tokens", "sensor_msgs/msg/Image", sample=types.StateTokens)

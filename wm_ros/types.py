@@ -8,11 +8,19 @@ a prediction carries the stamp of the newest sample it used, never the time of p
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
+
+HandKind = Literal["wrist_m", "box", "pose"]
+HAND_COLUMNS: dict[HandKind, tuple[str, ...]] = {
+    "wrist_m": ("x_m", "y_m", "z_m"),
+    "box": ("centre_u", "centre_v", "width", "height"),
+    "pose": ("x_m", "y_m", "z_m", "rx_rad", "ry_rad", "rz_rad", "gripper"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,19 +125,46 @@ class Detections(Boxes):
 
 @dataclass(frozen=True)
 class HandTrajectory(Sample):
-    """Positions of one hand over time, past (offsets <= 0) or to come (offsets > 0).
+    """One hand over time, past (offsets <= 0) or to come (offsets > 0): of a robot, a person in a video, or a gripper.
 
     Attributes:
         side: "left" or "right".
         offsets_s: (T,) float64, seconds relative to `stamp_ns`.
-        position_m: (T, 3) float32 wrist positions in `frame_id`.
-        valid: (T,) bool.
+        values: (T, columns of `kind`) float32; rows that are not valid mean nothing.
+        valid: (T,) bool, False where the hand was not measured or not seen.
+        kind: what the values are (`HAND_COLUMNS`), never mixed in one trajectory:
+            "wrist_m" – wrist x, y, z in metres in `frame_id`, by forward kinematics;
+            "box" – rectangle around the hand in the image of the camera `frame_id`: centre from the left and the top
+            edge, width, height; horizontal ones as shares of the image's width, vertical ones of its height, 0..1;
+            "pose" – end effector in `frame_id`: x, y, z in metres, rotation vector in radians, gripper from 0 (closed)
+            to 1 (open), NaN where that is not known.
+
+    Raises:
+        ValueError: the kind is unknown, or an array has not the shape that the kind and `offsets_s` ask for.
     """
 
     side: str
     offsets_s: NDArray[np.float64]
-    position_m: Float
+    values: Float
     valid: NDArray[np.bool_]
+    kind: HandKind = "wrist_m"
+
+    def __post_init__(self) -> None:
+        if self.kind not in HAND_COLUMNS:
+            raise ValueError(f"HandTrajectory.kind: '{self.kind}' is none of {', '.join(HAND_COLUMNS)}")
+        steps, columns = len(self.offsets_s), HAND_COLUMNS[self.kind]
+        if self.values.shape != (steps, len(columns)):
+            wanted = f"({steps}, {len(columns)}) of kind {self.kind}: {', '.join(columns)}"
+            raise ValueError(f"HandTrajectory.values: shape {self.values.shape}, not {wanted}")
+        if self.valid.shape != (steps,):
+            raise ValueError(f"HandTrajectory.valid: shape {self.valid.shape}, not ({steps},) as offsets_s")
+
+    @property
+    def position_m(self) -> Float:
+        """(T, 3) wrist positions in metres. Raises ValueError for another kind than "wrist_m"."""
+        if self.kind != "wrist_m":
+            raise ValueError(f"HandTrajectory.position_m: the {self.side} hand is of kind {self.kind}, not wrist_m")
+        return self.values
 
 
 # ----------------------------------------------------------------------------- parts of predictions

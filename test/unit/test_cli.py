@@ -48,7 +48,9 @@ def test_a_wrong_parameter_of_training(tmp_path):
     assert_one_clear_line(result, "sim:moon")
 
 
-@pytest.mark.parametrize("command", ["info", "play", "record", "up", "eval", "train", "convert", "simulate", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["info", "play", "record", "up", "eval", "train", "convert", "simulate", "doctor", "hands"]
+)
 def test_help_teaches(command):
     result = wm(command, "--help")
     assert result.returncode == 0

@@ -205,6 +205,15 @@ def test_a_hand_path_serves_where_the_arm_is_not_known(capability):
     assert "'map'" in capability.withheld
 
 
+def test_a_hand_of_another_kind_is_refused_and_said_and_leaves_the_known_one_alone(capability):
+    here = np.array([[0.3, -0.2, 0.1]], np.float32)
+    capability.step(HandTrajectory(stamp(1), "torso", "right", np.zeros(1), here, np.ones(1, bool)))
+    box = np.array([[0.5, 0.5, 0.1, 0.2]], np.float32)
+    capability.step(HandTrajectory(stamp(0), "torso", "right", np.zeros(1), box, np.ones(1, bool), "box"))
+    assert capability.withheld == "hand_right is of kind 'box', the model was trained on 'wrist_m'"
+    assert capability.step(tokens(1)) is not None, "the wrist of before is still there, though the box was older"
+
+
 def test_history_follows_header_stamps_not_arrival(model):
     """Joints at 50 Hz give the window that joints on the grid give."""
     fast, slow = FutureCapability(model), FutureCapability(model)

@@ -26,6 +26,8 @@ def samples() -> list[types.Sample]:
         types.Instruction(STAMP, "", "lift the can"),
         types.Boxes(STAMP, "lidar", random.random((2, 7), np.float32), ("car", "van"), (1, 2)),
         types.HandTrajectory(STAMP, "torso", "left", angles, np.ones((3, 3), np.float32), np.ones(3, np.bool_)),
+        types.HandTrajectory(STAMP, "camera", "left", angles, np.ones((3, 4), np.float32), np.ones(3, np.bool_), "box"),
+        types.HandTrajectory(STAMP, "base", "right", angles, np.ones((3, 7), np.float32), np.ones(3, np.bool_), "pose"),
         types.StateTokens(STAMP, "camera", random.random((2, 8), np.float32)),
     ]
 

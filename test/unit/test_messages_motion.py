@@ -176,7 +176,7 @@ def test_a_hand_that_is_not_finite_is_not_published():
     bad = HAND.position_m.copy()
     bad[3, 1] = np.inf
     with pytest.raises(MessageError, match="right hand"):
-        encode_sample(dataclasses.replace(HAND, position_m=bad))
+        encode_sample(dataclasses.replace(HAND, values=bad))
 
 
 @pytest.mark.parametrize("kind", [JointForecast, ActionChunk])

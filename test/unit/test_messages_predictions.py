@@ -163,7 +163,7 @@ def spoilt(prediction, path):
         (LIDAR, "occupancy.probability"),
         (STATE, "tokens.tokens"),
         (STATE, "motion.tokens"),
-        (FUTURE, "hands.position_m"),
+        (FUTURE, "hands.values"),
         (FUTURE, "joints.position_rad"),
         (FUTURE, "samples"),
         (FUTURE, "probability"),

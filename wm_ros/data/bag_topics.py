@@ -16,6 +16,8 @@ READABLE: tuple[Topic, ...] = (
     table.INSTRUCTION,
     table.BOXES,
     *table.HANDS,
+    *table.HAND_POSES,
+    *table.HAND_BOXES,
     table.STATE_TOKENS,
     table.BEV_TOKENS,
 )

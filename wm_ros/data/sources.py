@@ -6,11 +6,13 @@ path/to/bag                            a rosbag2 folder or .mcap file
 path/to/folder                         every bag below it
 path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
 path/to/kitti                          a KITTI raw drive (velodyne_points/data)
+path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
+path/to/video.mp4?crop=0,0,0.5,1       the images of a video (stamps from its own times), all of each or a part: left,
+                                       top, right, bottom as shares of width and height
 
 Every source takes `start_s` and `end_s`: only that stretch of each episode, in seconds from its first sample; and, for
 training of `lidar` and `state`, `weight`: how often it is drawn against the other sources (1 where only others give
 one; without any, sources are drawn in proportion to their size).
-path/to/kitti_object                   labelled KITTI frames (velodyne, label_2, calib), each an episode
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from wm_ros.errors import UserError
-from wm_ros.types import Sample
+from wm_ros.types import Frame, Sample
+
+VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi"}
+VIDEO_START_NS = 1_000_000_000_000  # a video knows no date; zero would be "no stamp" in a message
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,10 @@ def _episodes(location: str, options: dict[str, str], source: str) -> list[Episo
         from wm_ros.data.lerobot import lerobot_episodes
 
         return lerobot_episodes(path, number_range(options.pop("episodes", ""), source), options)
+    if path.suffix.lower() in VIDEOS:
+        crop = _crop(options.pop("crop", "0,0,1,1"), source)
+        _refuse(options, source)
+        return [Episode(path.stem, "unknown", partial(_video, path, crop))]
     _refuse(options, source)
     if (path / "velodyne_points" / "data").is_dir():
         from wm_ros.data.kitti import kitti_episode
@@ -122,6 +131,25 @@ def _episodes(location: str, options: dict[str, str], source: str) -> list[Episo
     if not bags:
         raise UserError(f"source '{source}': no bag, LeRobot dataset or KITTI folder in there")
     return [bag_episode(bag) for bag in bags]
+
+
+def _crop(text: str, source: str) -> tuple[float, ...]:
+    try:
+        left, top, right, bottom = edges = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"source '{source}': crop={text} is not left,top,right,bottom; write e.g. 0,0,0.5,1") from None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise UserError(f"source '{source}': crop={text} is no part of the image; give shares, 0 <= left < right <= 1")
+    return edges
+
+
+def _video(path: Path, crop: tuple[float, ...]) -> Iterator[Sample]:
+    from wm_ros.data.video import every_picture
+
+    for time_s, rgb in every_picture(path):
+        height, width = rgb.shape[:2]
+        left, top, right, bottom = (round(edge * size) for edge, size in zip(crop, (width, height) * 2, strict=True))
+        yield Frame(VIDEO_START_NS + round(time_s * 1e9), "camera", rgb[top:bottom, left:right])
 
 
 def number_range(text: str, source: str = "") -> list[int]:

@@ -1,8 +1,9 @@
-"""Pictures of a video file at given times, decoded one at a time (H.264, AV1 and whatever else FFmpeg knows)."""
+"""Pictures of a video file, decoded one at a time (H.264, AV1 and whatever else FFmpeg knows)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -24,6 +25,20 @@ def pictures_at(path: Path, times_s: Iterable[float]) -> Iterator[Picture | None
     Raises:
         UserError: the file is missing, damaged, holds no video, or its codec is unknown.
     """
+    with _opened(path) as (container, stream):
+        yield from _shown(container, stream, times_s)
+
+
+def every_picture(path: Path) -> Iterator[tuple[float, Picture]]:
+    """Each picture (H, W, 3) uint8 RGB with its time, seconds since the video's start. Raises as `pictures_at`."""
+    with _opened(path) as (container, stream):
+        start_s = _start_of(stream)
+        for frame in container.decode(stream):
+            yield _time_of(frame) - start_s, frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, VideoStream]]:
     if not path.is_file():
         raise UserError(f"video '{path}' is missing; copy the dataset again or choose other episodes")
     try:
@@ -33,7 +48,7 @@ def pictures_at(path: Path, times_s: Iterable[float]) -> Iterator[Picture | None
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise UserError(f"video '{path}': its codec is unknown to this FFmpeg; convert it to H.264 or AV1")
-            yield from _shown(container, stream, times_s)
+            yield container, stream
     except av.error.FFmpegError as error:
         raise UserError(f"video '{path}' cannot be decoded ({error.strerror}); copy it again or convert it") from None
 
@@ -42,7 +57,7 @@ def _shown(
     container: av.container.InputContainer, stream: VideoStream, times_s: Iterable[float]
 ) -> Iterator[Picture | None]:
     half_period = 0.5 / float(stream.average_rate or 30)
-    start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    start = _start_of(stream)
     frames: Iterator[av.VideoFrame] | None = None
     now: av.VideoFrame | None = None
     coming: av.VideoFrame | None = None
@@ -56,6 +71,10 @@ def _shown(
             now, coming = coming, next(frames, None)
         ended = coming is None and (now is None or time - (_time_of(now) - start) > 2 * half_period)
         yield None if ended or now is None else now.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+
+def _start_of(stream: VideoStream) -> float:
+    return float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
 
 
 def _time_of(frame: av.VideoFrame) -> float:

@@ -12,6 +12,7 @@ painted too: without a trajectory, on a trajectory of another time, and on the t
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from wm_ros.evaluation.future_pictures import trajectory_plot
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.future.baselines import constant_velocity, hold
 from wm_ros.future.capability import FutureCapability
-from wm_ros.future.memory import Memory
+from wm_ros.future.memory import Memory, RefusedError
 from wm_ros.future.painter import Moment
 from wm_ros.topics import SIDES
 from wm_ros.types import FuturePrediction, HandTrajectory, JointCommand, Joints, Prediction, Sample
@@ -71,13 +72,12 @@ class FutureScorer(Scorer):
         if isinstance(sample, self.twin.inputs):
             self.listener.step(sample)
         if isinstance(sample, self.twin.inputs) and not isinstance(sample, JointCommand):
-            before = self.twin.withheld
             self.twin.step(sample)
-            refused = self.twin.withheld != before
-            if isinstance(sample, Joints) and not refused:
-                self.truth.take_joints(sample)
-            elif isinstance(sample, HandTrajectory) and not refused:
-                self.truth.take_hand(sample)
+            with suppress(RefusedError):  # the truth takes what the twin takes, by the same rules
+                if isinstance(sample, Joints):
+                    self.truth.take_joints(sample)
+                elif isinstance(sample, HandTrajectory):
+                    self.truth.take_hand(sample)
             self.paints.observe(sample)
             self._start_ns = sample.stamp_ns if self._start_ns is None else self._start_ns
 

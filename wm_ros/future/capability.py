@@ -229,7 +229,7 @@ class FutureCapability(Capability):
         """A stamp older than the newest of its kind: the clock jumped back, what was measured is forgotten."""
         if isinstance(sample, Instruction):
             return  # its stamp is that of arrival
-        kind = type(sample).__name__ + getattr(sample, "side", "")
+        kind = type(sample).__name__ + getattr(sample, "side", "") + getattr(sample, "kind", "")
         if sample.stamp_ns < self._newest.get(kind, sample.stamp_ns):
             self.memory.clear()
             self.moment = None

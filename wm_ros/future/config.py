@@ -92,6 +92,8 @@ class FutureConfig(StrictModel):
 
     Attributes:
         joint_names: order of the joints in all tensors; live joints are matched by name.
+        hands_kind, hands_frame_id: those of the `HandTrajectory` that the model takes and gives. Its windows have three
+            columns for each hand, so there is one kind; samples of others are refused.
         rate_hz: grid onto which history is resampled by header stamps, and on which the future is predicted.
         state_bundle, state_tokens_sha256: the encoder whose tokens the model was trained on (its
             `tokens_sha256`); tokens of another one mean nothing to it.
@@ -101,6 +103,7 @@ class FutureConfig(StrictModel):
     """
 
     joint_names: tuple[str, ...] = G1_JOINTS
+    hands_kind: Literal["wrist_m"] = "wrist_m"
     hands_frame_id: str = "torso"
     rate_hz: float = 15.0
     history_steps: int = 12

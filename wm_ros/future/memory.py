@@ -64,7 +64,11 @@ class Memory:
         self._append(track, sample.stamp_ns, row)
 
     def take_hand(self, sample: HandTrajectory) -> None:
-        """The present of a hand's path."""
+        """The present of a hand's path, of the kind and in the frame that the model was trained on."""
+        if sample.kind != self.config.hands_kind:
+            raise RefusedError(
+                f"hand_{sample.side} is of kind '{sample.kind}', the model was trained on '{self.config.hands_kind}'"
+            )
         past = (sample.offsets_s <= 1e-6) & sample.valid & np.isfinite(sample.position_m).all(-1)
         if sample.frame_id != self.config.hands_frame_id:
             raise RefusedError(

@@ -24,6 +24,8 @@ from wm_ros.messages.status import (
 from wm_ros.topics import (
     BEV_TOKENS,
     BOXES,
+    HAND_BOXES,
+    HAND_POSES,
     HANDS,
     IMAGE,
     INSTRUCTION,
@@ -91,6 +93,7 @@ _DECODERS: dict[str, dict[type[Sample], _Decoder]] = {
     markers.TYPE: {
         Boxes: lambda cdr, ns, topic: markers.decode_boxes(cdr, ns),
         Detections: lambda cdr, ns, topic: markers.decode_detections(cdr, ns),
+        HandTrajectory: lambda cdr, ns, topic: markers.decode_hand_boxes(cdr, topic, ns),
     },
     motion.PATH: {HandTrajectory: lambda cdr, ns, topic: motion.decode_path(cdr, topic, ns)},
     motion.JOINT_TRAJECTORY: {
@@ -117,7 +120,8 @@ def decode(
         sample: which sample is wanted where a type may mean several (Image: Frame, StateTokens, BevTokens or
             FutureFrames; JointState: Joints or JointCommand; JointTrajectory: JointForecast, ActionChunk or
             MotionQuery).
-        topic: its name says which hand a Path is of (`…/hand_<side>`) and the horizon of a grid (`…/t_<ms>`).
+        topic: its name says which hand a Path is of and of which kind (`…/hand_<side>` wrists, `…/hand_pose_<side>`
+            poses; boxes are a MarkerArray, `…/hand_box_<side>`), and the horizon of a grid (`…/t_<ms>`).
 
     Raises:
         MessageError: unknown type, or malformed; the message names type and field.
@@ -145,10 +149,18 @@ _ENCODERS: dict[type[Sample], tuple[Topic, Callable[..., bytes]]] = {
 }
 
 
+_HANDS: dict[str, tuple[tuple[Topic, ...], Callable[[HandTrajectory], bytes]]] = {
+    "wrist_m": (HANDS, motion.encode_path),
+    "pose": (HAND_POSES, motion.encode_path),
+    "box": (HAND_BOXES, markers.encode_hand_boxes),
+}
+
+
 def encode_sample(sample: Sample) -> list[tuple[Topic, bytes]]:
     """A sample as messages on the topics of the stack. Raises MessageError if it has a value that is not finite."""
-    if isinstance(sample, HandTrajectory):
-        return [(HANDS[SIDES.index(sample.side)], motion.encode_path(sample))]
+    if isinstance(sample, HandTrajectory):  # the topic says side and kind
+        topics, encode = _HANDS[sample.kind]
+        return [(topics[SIDES.index(sample.side)], encode(sample))]
     if type(sample) not in _ENCODERS:
         raise MessageError(f"a sample of type {type(sample).__name__} has no topic")
     topic, encoder = _ENCODERS[type(sample)]

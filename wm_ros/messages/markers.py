@@ -1,20 +1,23 @@
-"""MarkerArray ↔ boxes and detections, and the fan of sampled hand trajectories for RViz."""
+"""MarkerArray ↔ boxes, detections and hands in an image; the fan of sampled hand trajectories for RViz."""
 
 from __future__ import annotations
 
 import colorsys
 import math
 import zlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from wm_ros.errors import MessageError
 from wm_ros.messages.cdr import (
+    NANO,
     deserialise,
     duration_message,
     header,
     make,
+    nanoseconds,
     point,
     pose,
     require_finite,
@@ -23,7 +26,8 @@ from wm_ros.messages.cdr import (
     vector,
     xyz,
 )
-from wm_ros.types import Boxes, Detections, FuturePrediction
+from wm_ros.messages.motion import hand_of
+from wm_ros.types import Boxes, Detections, FuturePrediction, HandTrajectory
 
 TYPE = "visualization_msgs/msg/MarkerArray"
 CUBE, LINE_STRIP = 1, 4
@@ -32,6 +36,7 @@ BOX_LIFETIME_S = 0.5
 FAN_LIFETIME_S = 0.5
 """A prediction that is not renewed vanishes from the picture."""
 MAX_BOXES = 10_000
+BOARD_THICKNESS = 0.001  # of boxes in an image; RViz draws nothing that has no thickness
 SIDE_HUE = {"left": 0.58, "right": 0.08}
 
 
@@ -87,6 +92,60 @@ def _encode_cubes(sample: Boxes, texts: list[str], alphas: list[float]) -> bytes
             )
         )
     return _serialise(markers)
+
+
+def encode_hand_boxes(hand: HandTrajectory) -> bytes:
+    """Boxes of one hand in an image: CUBE markers, each with its own stamp, after one that clears those of before.
+
+    Position and scale are in shares of the image (x of its width, y of its height), not metres, for no message of the
+    common packages carries several stamped rectangles of an image (`vision_msgs` would have to be built). Boxes that
+    are not valid are left out. RViz draws them on a board of 1 × 1, the image's y downwards.
+    """
+    if hand.kind != "box":
+        raise MessageError(f"MarkerArray of the {hand.side} hand: kind {hand.kind} is no box in an image")
+    boxes = hand.values[hand.valid]
+    require_finite(boxes, f"MarkerArray.markers of the {hand.side} hand")
+    markers = [_marker(hand.stamp_ns, hand.frame_id, "", 0, CUBE, DELETE_ALL)]
+    for number, (offset, box) in enumerate(zip(hand.offsets_s[hand.valid], boxes.tolist(), strict=True)):
+        centre_u, centre_v, width, height = box
+        markers.append(
+            _marker(
+                hand.stamp_ns + round(float(offset) * NANO),
+                hand.frame_id,
+                f"hand_box_{hand.side}",
+                number,
+                CUBE,
+                ADD,
+                pose=pose(np.array([centre_u, centre_v, 0.0])),
+                scale=vector(width, height, BOARD_THICKNESS),
+                color=_colour(SIDE_HUE.get(hand.side, 0.3), 0.5),
+                lifetime=duration_message(BOX_LIFETIME_S),
+            )
+        )
+    return _serialise(markers)
+
+
+def decode_hand_boxes(cdr: bytes | memoryview, topic: str, stamp_ns: int = 0) -> HandTrajectory:
+    """The inverse; `topic` says which hand. Offsets are relative to the stamp of the first marker, the clearing one."""
+    side, kind = hand_of(topic)
+    markers = deserialise(TYPE, cdr).markers
+    if kind != "box" or not markers or len(markers) > MAX_BOXES:
+        raise MessageError(f"MarkerArray.markers: {len(markers)} on '{topic}' are no boxes of a hand in an image")
+    stamp = stamp_of(markers[0].header, stamp_ns)
+    cubes = [m for m in markers if m.type == CUBE and m.action == ADD]
+    stamps = [nanoseconds(m.header.stamp) for m in cubes]
+    if any(later <= earlier for earlier, later in pairwise(stamps)):
+        raise MessageError("MarkerArray.markers: their stamps do not ascend")
+    boxes = [_box(m) for m in cubes]
+    return HandTrajectory(
+        stamp,
+        markers[0].header.frame_id,
+        side,
+        np.array([(s - stamp) / NANO for s in stamps], np.float64),
+        np.array([[u, v, width, height] for u, v, _, width, height, *_ in boxes], np.float32).reshape(-1, 4),
+        np.ones(len(stamps), np.bool_),
+        "box",
+    )
 
 
 def encode_fan(prediction: FuturePrediction) -> bytes:

@@ -25,7 +25,7 @@ from wm_ros.messages.cdr import (
     xyz,
 )
 from wm_ros.topics import SIDES
-from wm_ros.types import EgoPose, HandTrajectory, Instruction, JointForecast, Joints
+from wm_ros.types import HAND_COLUMNS, EgoPose, HandKind, HandTrajectory, Instruction, JointForecast, Joints
 
 ODOMETRY = "nav_msgs/msg/Odometry"
 JOINT_STATE = "sensor_msgs/msg/JointState"
@@ -129,43 +129,66 @@ def _names(names: list[str], field: str) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------- Path
 
 
-def side_of(topic: str) -> str:
-    """'future/hand_left' → 'left'. Raises MessageError for a topic of no hand."""
-    side = topic.rpartition("hand_")[2]
-    if side not in SIDES:
-        raise MessageError(f"topic '{topic}': a Path names its hand by …/hand_left or …/hand_right")
-    return side
+HAND_PREFIXES: dict[str, HandKind] = {"": "wrist_m", "pose_": "pose", "box_": "box"}
+
+
+def hand_of(topic: str) -> tuple[str, HandKind]:
+    """'future/hand_left' → ('left', 'wrist_m'), 'hand_box_right' → ('right', 'box'). Raises MessageError for others."""
+    name = topic.rpartition("hand_")[2]
+    for side in SIDES:
+        if name.endswith(side) and name.removesuffix(side) in HAND_PREFIXES:
+            return side, HAND_PREFIXES[name.removesuffix(side)]
+    raise MessageError(f"topic '{topic}': a hand is named by …/hand_left or …/hand_right (hand_pose_…, hand_box_…)")
 
 
 def decode_path(cdr: bytes | memoryview, topic: str, stamp_ns: int = 0) -> HandTrajectory:
-    """A hand's trajectory; `topic` says which hand. Offsets are relative to the stamp of the header."""
+    """A hand's trajectory; `topic` says which hand, and whether of wrists or of poses (their gripper is not known).
+
+    Offsets are relative to the stamp of the header.
+    """
     message = deserialise(PATH, cdr)
-    side = side_of(topic)
+    side, kind = hand_of(topic)
+    if kind == "box":
+        raise MessageError(f"topic '{topic}': boxes in an image are no Path")
     if len(message.poses) > MAX_KNOTS:
         raise MessageError(f"Path.poses: {len(message.poses)} poses, more than {MAX_KNOTS}")
     stamp = stamp_of(message.header, stamp_ns)
     stamps = [nanoseconds(p.header.stamp) for p in message.poses]
     if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise MessageError("Path.poses: their stamps do not ascend")
-    positions = [xyz(p.pose.position, "Path.poses") for p in message.poses]
+    rows = [xyz(p.pose.position, "Path.poses") for p in message.poses]
+    if kind == "pose":
+        turns = [_rotation(p.pose.orientation, "Path.poses.pose.orientation").as_rotvec() for p in message.poses]
+        rows = [np.array([*position, *turn, np.nan]) for position, turn in zip(rows, turns, strict=True)]
     return HandTrajectory(
         stamp,
         message.header.frame_id,
         side,
         np.array([(s - stamp) / NANO for s in stamps], np.float64),
-        np.array(positions, np.float32).reshape(-1, 3),
+        np.array(rows, np.float32).reshape(-1, len(HAND_COLUMNS[kind])),
         np.ones(len(stamps), np.bool_),
+        kind,
     )
 
 
 def encode_path(hand: HandTrajectory) -> bytes:
-    """A trajectory as a Path: each pose carries its own stamp; positions that are not valid are left out."""
-    position = hand.position_m[hand.valid]
-    require_finite(position, f"Path.poses of the {hand.side} hand")
+    """A trajectory of wrists or poses as a Path: each pose carries its own stamp; rows that are not valid are left out.
+
+    The gripper is left out too: a Path has no place for it.
+    """
+    if hand.kind == "box":
+        raise MessageError(f"Path.poses of the {hand.side} hand: boxes in an image are no poses")
+    rows = hand.values[hand.valid]
+    require_finite(rows[:, :6], f"Path.poses of the {hand.side} hand")
+    quaternions = (
+        Rotation.from_rotvec(rows[:, 3:6]).as_quat(canonical=True)
+        if hand.kind == "pose" and len(rows)
+        else np.tile([0.0, 0.0, 0.0, 1.0], (len(rows), 1))
+    )
     stamps = [hand.stamp_ns + round(float(s) * NANO) for s in hand.offsets_s[hand.valid]]
     poses = [
-        make("geometry_msgs/PoseStamped", header=header(s, hand.frame_id), pose=pose(p))
-        for s, p in zip(stamps, position, strict=True)
+        make("geometry_msgs/PoseStamped", header=header(s, hand.frame_id), pose=pose(row[:3], tuple(quaternion)))
+        for s, row, quaternion in zip(stamps, rows, quaternions, strict=True)
     ]
     return serialise(make("nav_msgs/Path", header=header(hand.stamp_ns, hand.frame_id), poses=poses))
 

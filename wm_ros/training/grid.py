@@ -19,7 +19,7 @@ TOLERANCE_NS = 2_000_000
 
 @dataclass
 class Step:
-    """What is known at one step of the grid."""
+    """What is known at one step of the grid. Hands are wrists in metres; boxes and poses are not held."""
 
     stamp_ns: int = 0
     frame: Frame | None = None
@@ -42,7 +42,7 @@ class Step:
             self.instruction = sample
         elif isinstance(sample, BevTokens):
             self.bev = sample
-        elif isinstance(sample, HandTrajectory) and sample.side in SIDES:
+        elif isinstance(sample, HandTrajectory) and sample.side in SIDES and sample.kind == "wrist_m":
             setattr(self, sample.side, sample)
 
 
