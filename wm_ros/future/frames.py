@@ -10,6 +10,7 @@ the `no_trajectory` control.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ from wm_ros.future.solvers import Solver, make_solver
 from wm_ros.future.trajectory import KNOWN_PREVIOUS, Normaliser
 from wm_ros.nn import flow
 from wm_ros.nn.instruction import make_encoder
+
+PICTURE_FLOOR = 1e-4  # mean squared error below which a picture need not be better (40 dB)
 
 
 class Scene(NamedTuple):
@@ -185,11 +188,18 @@ class FrameModel(nn.Module):
 
     # ------------------------------------------------------------------ training and drawing
 
-    def loss(self, scene: Scene, trajectory: Tensor, frames: Tensor, index: int) -> Tensor:
-        """Velocity loss of frame `index` for each example's true latents `frames` (B, K, C, h, w).
+    def losses(
+        self, scene: Scene, trajectory: Tensor, frames: Tensor, index: int, decode: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """Losses of frame `index` for each example's true latents `frames` (B, K, C, h, w).
 
-        Half of the examples sit at σ = 1 with the noise at its mean, zero. There the best velocity is minus the
-        conditional mean of the change: this trains the deterministic estimate directly.
+        frames: of the velocity. Half of the examples sit at σ = 1 with the noise at its mean, zero. There the best
+        velocity is minus the conditional mean of the change: this trains the deterministic estimate directly.
+        pictures: logarithm of the mean squared error of that estimate as a picture, which is what PSNR is made of: not
+        all that a latent holds is seen alike.
+
+        Args:
+            decode: latents (B, C, h, w) → pictures, held fixed.
         """
         count = len(frames)
         drop = torch.rand(count, device=frames.device) < 0.1
@@ -206,8 +216,15 @@ class FrameModel(nn.Module):
         mean = torch.arange(count, device=clean.device) % 2 == 0
         sigma = torch.where(mean, torch.ones_like(sigma), sigma)
         noise = torch.where(mean[:, None, None, None], torch.zeros_like(noise), noise)
-        velocity = self.velocity(scene, fused, index)
-        return functional.mse_loss(velocity(flow.interpolate(clean, noise, sigma), sigma), noise - clean)
+        velocity = self.velocity(scene, fused, index)(flow.interpolate(clean, noise, sigma), sigma)
+        estimate = self.changed(scene.latent[mean], -velocity[mean], index)
+        with torch.no_grad():
+            truth = decode(frames[mean, index])
+        error = (decode(estimate) - truth).square().flatten(1).mean(1)
+        return {
+            "frames": functional.mse_loss(velocity, noise - clean),
+            "pictures": (error + PICTURE_FLOOR).log().mean(),
+        }
 
     @torch.no_grad()
     def draw(self, scene: Scene, trajectory: Tensor | None, solver: Solver | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -69,6 +70,7 @@ class FutureTrainConfig(TrainConfig):
         modality_dropout: share of examples that lack joints, a hand or the previous state.
         painted: validation examples for which frames are painted.
         stage: what is trained; the other one, and the constants, are then those of `--start-from`.
+        tempo: windows of stage I are also seen faster and slower, by a factor up to exp(tempo); for `stage: trajectory`.
         copies: of each source's training episodes, under another light and a camera that is mounted a little otherwise.
         scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
         where_weight: of the place in the image where the named object is looked for. subtask_weight: of the phrase for
@@ -85,10 +87,18 @@ class FutureTrainConfig(TrainConfig):
     ema_decay: float = 0.998
     painted: int = 48
     stage: Literal["both", "trajectory", "frames"] = "both"
+    tempo: float = Field(default=0.0, ge=0, le=1)
     copies: tuple[int, ...] = ()
     scenes: SceneConfig | None = None
     where_weight: float = 0.3
     subtask_weight: float = 0.1
+    picture_weight: float = 0.5
+
+    @model_validator(mode="after")
+    def _tempo_without_frames(self) -> FutureTrainConfig:
+        if self.tempo and self.stage != "trajectory":
+            raise ValueError(f"tempo = {self.tempo:g} needs stage: trajectory; frames are seen at their own pace")
+        return self
 
 
 class FutureTask(Task):
@@ -132,7 +142,7 @@ class FutureTask(Task):
         episodes = [data.episodes(data.of_source(data.training, source)) for source in range(len(sources))]
         mean_steps = [float(np.mean([len(body) for body in bodies])) for bodies in episodes]
         config = config.model_copy(update={"mean_episode_s": tuple(steps / config.rate_hz for steps in mean_steps)})
-        train = FutureWindows(config, data, data.training, shares=weights(sources))
+        train = FutureWindows(config, data, data.training, shares=weights(sources), tempo=self.config.tempo)
         held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
@@ -222,7 +232,11 @@ class FutureTask(Task):
         losses = {} if self.config.stage == "frames" else self._trajectory_losses(batch, inputs, forecast)
         if self.config.stage != "trajectory":
             losses |= self._frame_losses(batch, forecast)
-        weights = {"where": self.config.where_weight, "subtask": self.config.subtask_weight}
+        weights = {
+            "where": self.config.where_weight,
+            "subtask": self.config.subtask_weight,
+            "pictures": self.config.picture_weight,
+        }
         total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}
 
@@ -245,12 +259,13 @@ class FutureTask(Task):
         lasts = batch["there"][:, model.config.frame_steps[index] - 1] & batch["painted"]
         chosen = lasts.nonzero()[:, 0][: self.config.frames_batch]
         if len(chosen) < 2:
-            return {"frames": torch.stack([p.sum() for p in model.frames.parameters()]).sum() * 0.0}
+            nothing = torch.stack([p.sum() for p in model.frames.parameters()]).sum() * 0.0
+            return {"frames": nothing, "pictures": nothing.detach()}
         few = {name: value[chosen] for name, value in batch.items()}
         foreseen = torch.rand(len(chosen), 1, 1, device=chosen.device) < 0.5
         path = torch.where(foreseen, forecast.body[chosen].detach(), few["future"])
         scene = Scene.of(batch_of(few), few["latent"])
-        return {"frames": model.frames.loss(scene, path, few["latents"], index)}
+        return model.frames.losses(scene, path, few["latents"], index, model.autoencoder.decode)
 
     def after_step(self, step: int) -> None:
         self.modules["ema"].update(self.model)  # type: ignore[operator]
