@@ -203,10 +203,14 @@ class OccupancyForecast(Sample):
 
 @dataclass(frozen=True)
 class FutureFrames(Sample):
-    """Images the camera will see. `rgb`: (K, H, W, 3) uint8 at `horizons_s` seconds ahead."""
+    """Images the camera will see. `rgb`: (K, H, W, 3) uint8 at `horizons_s` seconds ahead.
+
+    `hand_error_m`: how far the hand in each of them is from where the trajectory has it, m; empty where nobody looked.
+    """
 
     horizons_s: tuple[float, ...]
     rgb: NDArray[np.uint8]
+    hand_error_m: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

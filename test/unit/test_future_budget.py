@@ -116,7 +116,7 @@ def test_a_machine_that_slows_down_while_it_draws_stops_between_two_frames():
 def test_frames_without_a_budget_are_those_of_the_plain_painter():
     capability = load("future", BUNDLE)
     prediction = predict(capability)
-    plain = capability.paint(capability.moment, capability.moment.forecast.body)
+    plain = capability.paint(capability.moment, capability.moment.forecast.body).rgb
     assert np.array_equal(prediction.frames.rgb, plain)
     assert (capability.planned.frames, capability.planned.steps, capability.planned.left_ms) == (3, 1, None)
 

@@ -236,7 +236,7 @@ def test_a_question_about_the_foreseen_motion_is_answered_by_the_foreseen_frames
     prediction = feed(capability, 5)
     joints = prediction.joints
     body = body_of(G1_JOINTS, G1_JOINTS, joints.position_rad.astype(np.float64))
-    expected = capability.paint(capability.moment, torch.from_numpy(body.astype(np.float32))[None])
+    expected = capability.paint(capability.moment, torch.from_numpy(body.astype(np.float32))[None]).rgb
     frames = capability.answer(MotionQuery(0, "", joints.names, joints.offsets_s, joints.position_rad))
     assert (frames.stamp_ns, frames.frame_id) == (stamp(4), "camera") and frames.rgb.shape == (3, 32, 64, 3)
     assert np.abs(frames.rgb.astype(int) - expected).max() <= 1  # knots pass through float seconds

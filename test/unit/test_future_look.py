@@ -9,8 +9,8 @@ from wm_ros.future import model as bundles
 from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.look import Look, cell_places, where_loss
+from wm_ros.future.losses import drop_modalities, subtask_loss
 from wm_ros.future.model import FutureModel
-from wm_ros.future.trajectory import drop_modalities, subtask_loss
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.nn.language import batch_ids
 from wm_ros.paths import bundle_path

@@ -1,5 +1,7 @@
 """The two stages: shapes, causality, seeds, and what an untrained network says."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,11 +9,11 @@ from wm_ros.bundle import TrainingRecord
 from wm_ros.errors import BundleError
 from wm_ros.future import model as bundles
 from wm_ros.future.config import FramesConfig, FutureConfig, SamplesConfig, TrajectoryConfig
-from wm_ros.future.frames import Scene
+from wm_ros.future.frames import PICTURE_FLOOR, Scene
 from wm_ros.future.fusion import ALWAYS, Fusion, causal_mask
 from wm_ros.future.history import Batch
+from wm_ros.future.losses import drop_modalities, trajectory_loss
 from wm_ros.future.model import FutureModel, keep_detail
-from wm_ros.future.trajectory import drop_modalities, trajectory_loss
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.nn.language import batch_ids
 
@@ -105,8 +107,8 @@ def test_the_loss_ignores_steps_after_the_end_of_an_episode(model):
     forecast, future = model.trajectory(batch), torch.randn(3, 30, 32)
     there = torch.arange(30).expand(3, 30) < 10
     other = torch.where(there[..., None], future, torch.full_like(future, 50.0))
-    first = trajectory_loss(forecast, future, there)
-    second = trajectory_loss(forecast, other, there)
+    first = trajectory_loss(forecast.body, forecast.scale, future, there)
+    second = trajectory_loss(forecast.body, forecast.scale, other, there)
     assert all(torch.allclose(first[name], second[name]) for name in first)
 
 
@@ -117,7 +119,7 @@ def test_a_later_entry_of_the_context_changes_nothing_earlier():
     times = torch.tensor([ALWAYS, 0.0, 0.21, 0.4])
     mask = causal_mask(torch.arange(1, 7) / 10, times)
     before = fusion(action, context, mask)
-    context[:, 2] += 5.0
+    context[:, 2] = torch.randn(1, 32)  # a shift alone would be taken out by the norm
     after = fusion(action, context, mask)
     assert torch.equal(before[:, :2], after[:, :2])  # the actions up to 0.2 s
     assert not torch.allclose(before[:, 2:], after[:, 2:])
@@ -162,12 +164,31 @@ def test_untrained_frames_are_the_current_one():
 def test_the_frame_loss_teaches_both_the_estimate_and_the_flow(model):
     torch.manual_seed(0)
     scene, frames = scene_of(4), torch.randn(4, 3, 4, 4, 8)
-    loss = model.frames.loss(scene, torch.randn(4, 30, 32), frames, 1)
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert model.frames.action_in[0].weight.grad.abs().sum() > 0
-    assert model.frames.no_action.grad is not None
-    model.zero_grad()
+    for name in ("frames", "pictures"):
+        losses = model.frames.losses(scene, torch.randn(4, 30, 32), frames, 1, model.autoencoder.decode)
+        losses[name].backward()
+        assert torch.isfinite(losses[name])
+        assert model.frames.action_in[0].weight.grad.abs().sum() > 0
+        assert model.frames.no_action.grad is not None
+        model.zero_grad()
+
+
+def test_the_loss_of_pictures_is_the_logarithm_of_their_error(model):
+    """With the identity for a decoder, an estimate that never changes errs by the change of the latent."""
+    torch.manual_seed(0)
+    scene, still = scene_of(4), FutureModel(CONFIG)  # untrained: the estimate is the current frame
+    frames = scene.latent[:, None] + 0.5 * torch.ones(4, 3, 4, 4, 8)
+    losses = still.frames.losses(scene, torch.randn(4, 30, 32), frames, 1, lambda latents: latents)
+    assert float(losses["pictures"]) == pytest.approx(math.log(0.25 + PICTURE_FLOOR), abs=1e-4)
+
+
+def test_an_l1_objective_learns_the_estimate_alone():
+    torch.manual_seed(0)
+    sizes = CONFIG.frames.model_copy(update={"objective": "l1"})
+    still, scene = FutureModel(CONFIG.model_copy(update={"frames": sizes})), scene_of(4)
+    frames = scene.latent[:, None] - 0.5 * torch.ones(4, 3, 4, 4, 8)
+    losses = still.frames.losses(scene, torch.randn(4, 30, 32), frames, 1, lambda latents: latents)
+    assert set(losses) == {"frames"} and float(losses["frames"]) == pytest.approx(0.5, abs=1e-5)
 
 
 def test_the_current_image_stays_where_nothing_changes_and_gives_way_where_something_does():

@@ -8,9 +8,10 @@ from wm_ros.bundle import TrainingRecord
 from wm_ros.future import model as bundles
 from wm_ros.future.config import FramesConfig, FutureConfig, TrajectoryConfig
 from wm_ros.future.history import Batch
+from wm_ros.future.losses import trajectory_loss
 from wm_ros.future.model import FutureModel
 from wm_ros.future.reading import PastFirst, make_reader
-from wm_ros.future.trajectory import Normaliser, TrajectoryModel, trajectory_loss
+from wm_ros.future.trajectory import Normaliser, TrajectoryModel
 from wm_ros.nn.autoencoder import AutoencoderConfig
 from wm_ros.nn.language import batch_ids
 from wm_ros.nn.sequence import MIXERS
@@ -86,7 +87,8 @@ def test_each_learns_one_batch_by_heart(kind):
     future, there = torch.randn(4, 30, 32), torch.ones(4, 30, dtype=torch.bool)
     optimiser, errors = torch.optim.AdamW(model.parameters(), 3e-3), []
     for _ in range(40):
-        loss = trajectory_loss(model(batch), future, there)["hands"]
+        forecast = model(batch)
+        loss = trajectory_loss(forecast.body, forecast.scale, future, there)["hands"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

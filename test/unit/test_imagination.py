@@ -46,7 +46,7 @@ def test_the_first_round_is_the_prediction(rollouts, scored, samples):
     """And what the first round says of the wrist is no further off than a hand is long: units and frames are right."""
     first = imagine(rollouts.future, rollouts.state, rollouts.future.moment, 1.0)
     moment = rollouts.future.moment
-    assert np.array_equal(first.frames, rollouts.future.paint(moment, moment.forecast.body))
+    assert np.array_equal(first.frames, rollouts.future.paint(moment, moment.forecast.body).rgb)
     steps = [step - 1 for step in rollouts.config.frame_steps]
     assert np.allclose(first.bodies, moment.forecast.body[0].numpy()[steps], atol=1e-6)
     assert 0 < scored[0].figures["wrist_error"]["model"][0] < 200.0

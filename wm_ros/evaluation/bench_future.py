@@ -89,7 +89,7 @@ def frames_row(seeds: range = SEEDS, steps: int = STEPS) -> Row:
         last = [(_sized(future, m.frame)[None].repeat(len(seen), 0), seen) for m, seen in moments]
         drawn = {"ours": None} | solvers
         pairs = {
-            name: [(future.paint(m, m.forecast.body, solver), seen) for m, seen in moments]
+            name: [(future.paint(m, m.forecast.body, solver).rgb, seen) for m, seen in moments]
             for name, solver in drawn.items()
         } | {"last_image": last}
         return {

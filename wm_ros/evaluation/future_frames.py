@@ -13,14 +13,30 @@ from torch import Tensor
 from wm_ros.evaluation.scorer import Metric
 from wm_ros.future.capability import FutureCapability
 from wm_ros.future.painter import Moment
-from wm_ros.nn.image_quality import psnr, ssim
+from wm_ros.future.solvers import make_solver
+from wm_ros.nn.image_quality import psnr, ssim, texture_distance
 from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.types import Frame, FuturePrediction, Sample
 
 EVERY = 3  # predictions per painted one, doubled whenever `KEPT` are held
 KEPT = 240
 CONTROLS = ("copy_last", "no_trajectory", "shuffled")
+HAND = "hand_in_frame"
+FIGURES = {
+    "frame_psnr": (psnr, "dB", "higher"),
+    "frame_ssim": (ssim, "1", "higher"),
+    "frame_texture": (texture_distance, "1", "lower"),
+}
+# Of each figure: name, what is scored, beside what.
+ON_TRAJECTORIES = (("", "predicted", CONTROLS), ("_true", "true", CONTROLS))
+VARIANTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
+    "frame_psnr": ON_TRAJECTORIES,
+    "frame_ssim": ON_TRAJECTORIES,
+    "frame_texture": (("", "predicted", ("copy_last",)), ("_sample", "sample", ("predicted", "copy_last"))),
+    HAND: (("", "predicted", ()), ("_true", "true", CONTROLS), ("_seen", "seen", ())),
+}
 Images = NDArray[np.uint8]
+Hands = tuple[float, ...]
 
 
 @dataclass
@@ -29,6 +45,7 @@ class Painted:
 
     moment: Moment
     shown: Images
+    hand_error_m: Hands
     now: Images
     seen: dict[int, Images] = field(default_factory=dict)
 
@@ -59,7 +76,8 @@ class PaintLog:
         turn, self._count = self._count % self._every == 0, self._count + 1
         if not turn or moment.frame is None or prediction.frames is None:
             return
-        self.kept.append(Painted(moment, prediction.frames.rgb, self._sized(moment.frame.rgb)))
+        frames = prediction.frames
+        self.kept.append(Painted(moment, frames.rgb, frames.hand_error_m, self._sized(moment.frame.rgb)))
         if len(self.kept) > KEPT:
             self.kept, self._every = self.kept[::2], 2 * self._every
 
@@ -67,6 +85,10 @@ class PaintLog:
         self, moving: dict[int, bool], true_body: Callable[[int], Tensor], rows: list[dict[str, Any]]
     ) -> list[Metric]:
         """frame_psnr and frame_ssim at each horizon, `_true` on the true trajectory, `_moving` on moving frames.
+
+        frame_texture: distance of local contrast, `_sample` of a drawn sample instead of the mean. hand_in_frame: how
+        far the hand in a frame is from the trajectory that it was painted on, as a reader finds it; `_seen`: the same
+        of the frames that came, which says what the reader itself errs by.
 
         Args:
             moving: by stamp of the prediction. true_body: stamp → (1, F, V) bodies that came.
@@ -77,28 +99,31 @@ class PaintLog:
         for number, painted in enumerate(self.kept):
             if not painted.seen:
                 continue
-            pictures = self._pictures(number, true_body)
+            pictures, hands = self._pictures(number, true_body)
             for index, truth in sorted(painted.seen.items()):
                 stamps.setdefault(index, []).append(painted.moment.stamp_ns)
                 names = list(pictures)
                 images = to_tensor(np.stack([pictures[name][index] for name in names]))
                 wanted = to_tensor(truth)[None].expand_as(images)
-                for key, values in (("psnr", psnr(images, wanted)), ("ssim", ssim(images, wanted))):
-                    for name, value in zip(names, values.tolist(), strict=True):
+                for key, (measure, _, _) in FIGURES.items():
+                    for name, value in zip(names, measure(images, wanted).tolist(), strict=True):
                         found.setdefault((key, index), {}).setdefault(name, []).append(value)
+                for name, error_m in hands.items():
+                    if error_m:
+                        found.setdefault((HAND, index), {}).setdefault(name, []).append(1e3 * error_m[index])
         metrics = []
         for (key, index), methods in found.items():
             at = f"{self.config.frame_horizons_s[index]:.2f}".rstrip("0").ljust(3, "0")
-            unit = "dB" if key == "psnr" else "1"
+            _, unit, better = FIGURES.get(key, (None, "mm", "lower"))
             columns = {name: np.array(column)[:, None] for name, column in methods.items()}
             chosen = np.array([moving[stamp] for stamp in stamps[index]])
-            for variant, figure in (("", "predicted"), ("_true", "true")):
-                whole = {"model": columns[figure], **{name: columns[name] for name in CONTROLS}}
-                metrics.append(Metric(f"frame_{key}{variant}@{at}s", unit, "higher", whole))
+            for variant, figure, against in VARIANTS[key]:
+                whole = {"model": columns[figure], **{name: columns[name] for name in against}}
+                metrics.append(Metric(f"{key}{variant}@{at}s", unit, better, whole))
                 some = {name: column[chosen] for name, column in whole.items()}
-                metrics.append(Metric(f"frame_{key}{variant}_moving@{at}s", unit, "higher", some))
+                metrics.append(Metric(f"{key}{variant}_moving@{at}s", unit, better, some))
                 for stamp, value in zip(stamps[index], columns[figure][:, 0], strict=True):
-                    by_stamp[stamp][f"frame_{key}{variant}@{at}s"] = float(value)
+                    by_stamp[stamp][f"{key}{variant}@{at}s"] = float(value)
         return metrics
 
     def pictures(self) -> dict[str, Images]:
@@ -115,19 +140,27 @@ class PaintLog:
 
     # ------------------------------------------------------------------ methods
 
-    def _pictures(self, number: int, true_body: Callable[[int], Tensor]) -> dict[str, Images]:
-        """Method → (K, H, W, 3)."""
+    def _pictures(self, number: int, true_body: Callable[[int], Tensor]) -> tuple[dict[str, Images], dict[str, Hands]]:
+        """Method → (K, H, W, 3), and how far the hand is from the trajectory that it was painted on: method → (K,) m,
+        nothing without a reader. Pictures that were painted on none are held against the true one."""
         painted = self.kept[number]
         moment = painted.moment
         # Another time of the episode, half of it away, so that the two have little in common.
         other = self.kept[(number + max(1, len(self.kept) // 2)) % len(self.kept)]
-        return {
-            "predicted": painted.shown,
-            "true": self.twin.paint(moment, true_body(moment.stamp_ns)),
-            "copy_last": np.repeat(painted.now[None], len(self.config.frame_steps), 0),
-            "no_trajectory": self.twin.paint(moment, None),
-            "shuffled": self.twin.paint(moment, true_body(other.moment.stamp_ns)),
-        }
+        true, off = true_body(moment.stamp_ns), true_body(other.moment.stamp_ns)
+        pictures, hands = {"predicted": painted.shown}, {"predicted": painted.hand_error_m}
+        for name, path in (("true", true), ("no_trajectory", None), ("shuffled", off)):
+            painting = self.twin.paint(moment, path)
+            pictures[name], hands[name] = painting.rgb, painting.hand_error_m
+        pictures["copy_last"] = np.repeat(painted.now[None], len(self.config.frame_steps), 0)
+        if hands["true"]:
+            seen = np.stack([painted.seen.get(i, painted.now) for i in range(len(self.config.frame_steps))])
+            for name, images in (("seen", seen), *((name, pictures[name]) for name in CONTROLS[:2])):
+                hands[name] = self.twin.painter.hand_error_m(moment, images, true)
+        # A sample, drawn as a planner would draw one.
+        solver = make_solver(self.config.frames, max(2, self.config.frames.sample_steps))
+        pictures["sample"] = self.twin.paint(moment, moment.forecast.body, solver).rgb
+        return pictures, hands
 
     def _sized(self, rgb: Images) -> Images:
         return resize_area(rgb, self.config.image_height, self.config.image_width)

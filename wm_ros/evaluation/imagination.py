@@ -6,8 +6,9 @@ and joints are where the predicted trajectory ended. Nothing of the recording en
 
 Each rollout is scored at every drawn frame, against the recording and against holding the last: the wrist where it
 was, the last image copied. `_moving` counts the starts at which the wrist was faster than 0.03 m/s. `frame_texture` is
-how far the local contrast is from that of the true frame, where blur and noise show (0: alike). Horizons that the
-recording does not reach are not scored.
+how far the local contrast is from that of the true frame, where blur and noise show (0: alike); `hand_in_frame` how
+far the hand in a drawn frame is from the wrist that was forecast for it, as a reader of hands finds it. Horizons that
+the recording does not reach are not scored.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from wm_ros.evaluation.future import MOVING_MPS, MOVING_OVER_S
+from wm_ros.evaluation.future_frames import FIGURES, HAND
 from wm_ros.evaluation.replay import Pipeline
 from wm_ros.evaluation.scorer import Metric
 from wm_ros.future.capability import FutureCapability
 from wm_ros.future.history import Window, collate
 from wm_ros.future.memory import Memory
 from wm_ros.future.painter import Moment
-from wm_ros.nn.image_quality import psnr, ssim, texture_distance
 from wm_ros.nn.preprocessing import resize_area, to_tensor
 from wm_ros.state.capability import StateCapability
 from wm_ros.types import Frame, HandTrajectory, JointCommand, Joints, Sample
@@ -34,21 +35,20 @@ HISTORY_S = 0.8  # before the first start, so that a window is full
 AHEAD_S = 2.0  # of recording after a start, at least
 Images = NDArray[np.uint8]
 Array = NDArray[np.float64]
-FRAME_FIGURES = {
-    "frame_psnr": (psnr, "dB", "higher"),
-    "frame_ssim": (ssim, "1", "higher"),
-    "frame_texture": (texture_distance, "1", "lower"),
-}
 
 
 @dataclass(frozen=True)
 class Imagined:
-    """A rollout: bodies (N, V) and frames (N, H, W, 3) at `offsets_s` (N,) after `stamp_ns`."""
+    """A rollout: bodies (N, V) and frames (N, H, W, 3) at `offsets_s` (N,) after `stamp_ns`.
+
+    `hand_error_m`: (N,) how far the hand in a frame is from the body that it was painted on; empty without a reader.
+    """
 
     stamp_ns: int
     offsets_s: Array
     bodies: Array
     frames: Images
+    hand_error_m: Array
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,17 @@ def imagine(future: FutureCapability, state: StateCapability, moment: Moment, se
     stride, gap = config.frame_steps[-1], config.state_gap_steps
     looks = config.trajectory.image != "none"
     bodies, frames, offsets = [], [], []
+    hands: list[float] = []
     for number in range(int(np.ceil(seconds * config.rate_hz / stride))):
         # Both stages, up to the last frame.
         forecast = future.model.trajectory(moment.batch)
-        painted = future.paint(moment._replace(forecast=forecast), forecast.body)
+        painting = future.paint(moment._replace(forecast=forecast), forecast.body)
+        painted = painting.rgb
         body = forecast.body[0].cpu().numpy()
         offsets += [(number * stride + step) / config.rate_hz for step in config.frame_steps]
         bodies.append(body[[step - 1 for step in config.frame_steps]])
         frames.append(painted)
+        hands += painting.hand_error_m
         # Where the next round begins: at what this one says.
         seen = state.tokenize(np.stack([state.preprocess(rgb) for rgb in painted]))
         before = config.frame_steps.index(stride - gap) if stride - gap in config.frame_steps else None
@@ -100,7 +103,11 @@ def imagine(future: FutureCapability, state: StateCapability, moment: Moment, se
         batch = collate([window], future.words).to(future.device)
         moment = Moment(moment.stamp_ns, window, batch, forecast, Frame(moment.stamp_ns, "", painted[-1]))
     return Imagined(
-        moment.stamp_ns, np.array(offsets), np.concatenate(bodies).astype(np.float64), np.concatenate(frames)
+        moment.stamp_ns,
+        np.array(offsets),
+        np.concatenate(bodies).astype(np.float64),
+        np.concatenate(frames),
+        np.array(hands),
     )
 
 
@@ -155,10 +162,12 @@ class Rollouts:
         assert moment.frame is not None
         now = self._sized(moment.frame)
         shown = {"model": imagined.frames[: len(times)], "hold": np.repeat(now[None], len(times), 0)}
-        for key, (measure, _, _) in FRAME_FIGURES.items():
+        for key, (measure, _, _) in FIGURES.items():
             figures[key] = {
                 name: measure(to_tensor(images), to_tensor(seen)).double().numpy() for name, images in shown.items()
             }
+        if len(imagined.hand_error_m):
+            figures[HAND] = {"model": 1e3 * imagined.hand_error_m[: len(times)]}
         return Scored(imagined, now, seen, self._moving(moment, side), figures)
 
     def _moving(self, moment: Moment, side: int) -> bool:
@@ -179,14 +188,14 @@ class Rollouts:
 def metrics_of(rollouts: list[Scored]) -> list[Metric]:
     """Of one episode: each figure at each horizon, on all starts and on moving ones."""
     found = []
-    for key in ("wrist_error", *FRAME_FIGURES):
-        unit, better = ("mm", "lower") if key == "wrist_error" else FRAME_FIGURES[key][1:]
-        for index, at_s in enumerate(rollouts[0].imagined.offsets_s if rollouts else ()):
+    for key in rollouts[0].figures if rollouts else ():
+        _, unit, better = FIGURES.get(key, (None, "mm", "lower"))
+        for index, at_s in enumerate(rollouts[0].imagined.offsets_s):
             for suffix in ("", "_moving"):
                 chosen = [r for r in rollouts if len(r.seen) > index and (r.moving or not suffix)]
                 columns = {
                     method: np.array([r.figures[key][method][index] for r in chosen])[:, None]
-                    for method in ("model", "hold")
+                    for method in rollouts[0].figures[key]
                     if chosen
                 }
                 if columns:

@@ -21,7 +21,12 @@ from wm_ros.evaluation.imagination import Rollouts, Scored, metrics_of
 from wm_ros.evaluation.metrics import summarise, tidy
 from wm_ros.evaluation.replay import Pipeline
 
-PANELS = {"wrist_error": "wrist error (mm)", "frame_psnr": "frame PSNR (dB)", "frame_texture": "texture distance"}
+PANELS = {
+    "wrist_error": "wrist error (mm)",
+    "frame_psnr": "frame PSNR (dB)",
+    "frame_texture": "texture distance",
+    "hand_in_frame": "hand in the frame, from the forecast (mm)",
+}
 
 
 def run(
@@ -93,20 +98,23 @@ def _error_mm(rollouts: list[Scored]) -> float | None:
 
 def _plot(metrics: dict[str, dict[str, Any]], file: Path) -> None:
     """Each figure against the horizon; the band is that of holding, moved by the interval of the gain."""
-    figure, axes = plt.subplots(2, len(PANELS), figsize=(11, 6), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(2, len(PANELS), figsize=(14, 6), sharex=True, layout="constrained")
     for row, (suffix, title) in enumerate((("_moving", "moving at the start"), ("", "all starts"))):
         for column, (key, label) in enumerate(PANELS.items()):
             axis, curve = axes[row, column], _curve(metrics, key + suffix)
             at_s = [at for at, _ in curve]
-            hold = np.array([entry["baselines"]["hold"] for _, entry in curve])
-            sign = np.array([-1.0 if entry["better"] == "lower" else 1.0 for _, entry in curve])
-            edges = np.array([entry["gain_ci95"] for _, entry in curve], np.float64).reshape(-1, 2)
             axis.plot(at_s, [entry["value"] for _, entry in curve], label="imagined", color="tab:orange")
-            axis.plot(at_s, hold, label="last one held", color="black", linestyle="--")
-            axis.fill_between(at_s, hold + sign * edges[:, 0], hold + sign * edges[:, 1], color="tab:orange", alpha=0.2)
             axis.set_title(f"{label}, {title}", fontsize=9)
             axis.grid(alpha=0.3)
             axis.set_xlabel("horizon (s)")
+            curve = [(at, entry) for at, entry in curve if entry["baselines"]]
+            hold = np.array([entry["baselines"]["hold"] for _, entry in curve])
+            sign = np.array([-1.0 if entry["better"] == "lower" else 1.0 for _, entry in curve])
+            edges = np.array([entry["gain_ci95"] for _, entry in curve], np.float64).reshape(-1, 2)
+            if not curve:
+                continue
+            axis.plot(at_s, hold, label="last one held", color="black", linestyle="--")
+            axis.fill_between(at_s, hold + sign * edges[:, 0], hold + sign * edges[:, 1], color="tab:orange", alpha=0.2)
     axes[0, 0].legend(fontsize=8)
     figure.savefig(file, dpi=100)
     plt.close(figure)

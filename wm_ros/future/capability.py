@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.capability import Capability
@@ -17,7 +16,7 @@ from wm_ros.future.budget import Limits, Plan
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Window, body_of, collate, future_offsets_s
 from wm_ros.future.memory import Memory, RefusedError
-from wm_ros.future.painter import Moment, Painter
+from wm_ros.future.painter import Moment, Painter, Painting
 from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Forecast
 from wm_ros.nn.instruction import open_words
@@ -48,6 +47,7 @@ class FutureCapability(Capability):
         with_commands: whether it listens to what the joints are commanded too; state-only otherwise.
         limits: what of a prediction is shown; set by `limit`.
         planned: what was planned for the frames of the last prediction; None where nobody wanted any.
+        hand_error_m: of the frames of the last prediction, see `FutureFrames`.
     """
 
     name = "future"
@@ -73,6 +73,7 @@ class FutureCapability(Capability):
         self.clock, self.limits = clock, Limits()
         self.painter = Painter(model, self.device, clock)
         self.planned: Plan | None = None
+        self.hand_error_m: tuple[float, ...] = ()
         self._newest: dict[str, int] = {}
 
     @classmethod
@@ -117,7 +118,7 @@ class FutureCapability(Capability):
 
     @torch.inference_mode()
     def _predict(self, sample: StateTokens) -> FuturePrediction:
-        self.withheld, self.timings_ms, self.planned = "", {}, None
+        self.withheld, self.timings_ms, self.planned, self.hand_error_m = "", {}, None, ()
         began_s = start = self.clock()
         # History on the model's grid.
         self.memory.take_state(sample)
@@ -138,15 +139,15 @@ class FutureCapability(Capability):
             if frame is None:
                 self.withheld = "no image with the stamp of the state tokens, so no frames"
             else:
-                rgb, self.withheld = self.painter.paint_within(self.moment, forecast.body, (start - began_s) * 1e3)
-                self.planned = self.painter.plan
-                horizons_s = self.config.frame_horizons_s[: len(rgb)]
-                frames = FutureFrames(frame.stamp_ns, frame.frame_id, horizons_s, rgb) if len(rgb) else None
+                painting = self.painter.paint_within(self.moment, forecast.body, (start - began_s) * 1e3)
+                self.withheld, self.planned = painting.reason, self.painter.plan
+                self.hand_error_m = painting.hand_error_m
+                frames = self._frames(frame, painting) if len(painting.rgb) else None
                 self._took("frames", start)
         return self._prediction(sample, window, forecast, body, frames)
 
-    def paint(self, moment: Moment, trajectory: Tensor | None, solver: Solver | None = None) -> NDArray[np.uint8]:
-        """The frames to come of `moment`, (K, H, W, 3) uint8, on a trajectory (1, F, V) or without one.
+    def paint(self, moment: Moment, trajectory: Tensor | None, solver: Solver | None = None) -> Painting:
+        """All frames to come of `moment` on a trajectory (1, F, V) or without one.
 
         `solver` is of the flow; that of the bundle by default.
 
@@ -179,8 +180,17 @@ class FutureCapability(Capability):
             asked[:, column] = np.interp(offsets_s, knots_s, course)
         body = body_of(config.joint_names, config.joint_names, asked)
         trajectory = torch.from_numpy(body.astype(np.float32))[None].to(self.device)
-        rgb = self.paint(moment, trajectory)
-        return FutureFrames(moment.frame.stamp_ns, moment.frame.frame_id, config.frame_horizons_s, rgb)
+        return self._frames(moment.frame, self.paint(moment, trajectory))
+
+    def _frames(self, frame: Frame, painting: Painting) -> FutureFrames:
+        horizons_s = self.config.frame_horizons_s[: len(painting.rgb)]
+        return FutureFrames(frame.stamp_ns, frame.frame_id, horizons_s, painting.rgb, painting.hand_error_m)
+
+    @property
+    def reader_error_m(self) -> float | None:
+        """What the reader of hands errs by in frames that were seen, in recordings like this; None without one."""
+        reader, moment = self.model.reader, self.moment
+        return None if reader is None or moment is None else float(reader.error_m[moment.forecast.kind[0]])
 
     def _prediction(
         self, sample: StateTokens, window: Window, forecast: Forecast, body: Float, frames: FutureFrames | None

@@ -22,6 +22,7 @@ class TrajectoryConfig(StrictModel):
         backbone: `all_tokens` is one transformer over everything; the others read the past with a causal sequence model
             of that kind and the rest with one layer of attention (see `wm_ros.future.reading`).
         layers: of all together. heads: of attention.
+        past_width, past_dropout: of the MLP over the past (see `wm_ros.future.past`).
         image: `patches` also looks the instruction up in the image (see `wm_ros.future.look`).
     """
 
@@ -31,6 +32,8 @@ class TrajectoryConfig(StrictModel):
     heads: int = 4
     dropout: float = 0.1
     ridge_states: int = Field(default=8, ge=2, description="states that the linear path sees")
+    past_width: int = 256
+    past_dropout: float = Field(default=0.3, ge=0, lt=1)
     image: Literal["none", "patches"] = "none"
     look_width: int = Field(default=64, ge=8, multiple_of=8, description="channels of a place of the image")
     look_queries: int = Field(default=4, ge=1, description="things looked for; the first is the object that is named")
@@ -85,6 +88,12 @@ class FramesConfig(StrictModel):
         description="change of brightness (0..1) beyond which detail is not kept, of each kind of recording or of all",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="in the U-Net")
+    objective: Literal["flow", "l1"] = Field(
+        default="flow", description="flow: mean and samples; l1: the estimate alone, by absolute error, to compare with"
+    )
+    reader_width: int = Field(
+        default=32, ge=0, multiple_of=8, description="of the reader of hands in frames; 0: there is none"
+    )
 
 
 class FutureConfig(StrictModel):

@@ -12,6 +12,7 @@ from wm_ros.bundle import BundleConfig, TrainingRecord, load_bundle, load_weight
 from wm_ros.future.baselines import PhaseTable
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import FrameModel, Scene
+from wm_ros.future.reader import HandReader, hand_error_m
 from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Normaliser, TrajectoryModel
 from wm_ros.nn.autoencoder import ImageAutoencoder
@@ -20,16 +21,18 @@ PREFIXES = {
     "trajectory": "model.trajectory",
     "frames": "model.frames",
     "autoencoder": "model.autoencoder",
+    "reader": "model.reader",
     "norm": "norm",
     "phase": "baseline.phase",
 }
 # The linear path is stage I's and the `ridge` baseline's; it and the constants keep full precision in a bundle.
-FULL_PRECISION = ("trajectory.base", "norm", "phase")
+FULL_PRECISION = ("trajectory.base", "norm", "phase", "reader.mean", "reader.std", "reader.error_m")
 NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
 
 
 class FutureModel(nn.Module):
-    """Modules: `trajectory` (stage I), `frames` (stage II), `autoencoder`, `norm`, `phase` (a baseline)."""
+    """Modules: `trajectory` (stage I), `frames` (stage II), `autoencoder`, `reader` (of hands in frames, may be None),
+    `norm`, `phase` (a baseline)."""
 
     def __init__(self, config: FutureConfig) -> None:
         super().__init__()
@@ -38,6 +41,8 @@ class FutureModel(nn.Module):
         self.trajectory = TrajectoryModel(config, self.norm)
         self.frames = FrameModel(config, self.norm)
         self.autoencoder = ImageAutoencoder(config.autoencoder)
+        grid, width = (config.image_height // 8, config.image_width // 8), config.frames.reader_width
+        self.reader = HandReader(config.autoencoder.channels, grid, width, config.kinds) if width else None
         self.phase = nn.ModuleList(PhaseTable(config.values) for _ in range(config.kinds))
 
     @torch.no_grad()
@@ -59,6 +64,20 @@ class FutureModel(nn.Module):
         scales = torch.tensor(self.config.frames.detail_scales, device=image.device)
         scale = scales[self.norm.kind(scene.states).clamp(max=len(scales) - 1)]
         return keep_detail(image, decoded[:, 0], decoded[:, 1:], scale)
+
+    @torch.no_grad()
+    def hand_error_m(self, scene: Scene, shown: Tensor, trajectory: Tensor) -> Tensor | None:
+        """How far the hand in frames shown (B, K, 3, H, W) is from where a trajectory (B, F, V) has it.
+
+        Returns:
+            (B, K) m, of the wrist that the trajectory moves further, as read by the reader; None for a model without.
+        """
+        if self.reader is None:
+            return None
+        latents = self.autoencoder.encode(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+        due = [step - 1 for step in self.config.frame_steps[: shown.shape[1]]]
+        now = scene.body[:, :6]
+        return hand_error_m(self.reader.moved(now, scene.latent, latents), now, trajectory[:, due, :6])
 
 
 def keep_detail(current: Tensor, decoded_current: Tensor, decoded: Tensor, scale: Tensor) -> Tensor:
@@ -95,5 +114,6 @@ def load(path: Path) -> tuple[BundleConfig[FutureConfig], FutureModel]:
     config, tensors = load_bundle(path, "future", FutureConfig)
     model = FutureModel(config.model).eval().requires_grad_(False)
     for module, prefix in PREFIXES.items():
-        load_weights(getattr(model, module), tensors, prefix, path)
+        if getattr(model, module) is not None:
+            load_weights(getattr(model, module), tensors, prefix, path)
     return config, model

@@ -30,6 +30,19 @@ class Moment(NamedTuple):
     frame: Frame | None
 
 
+class Painting(NamedTuple):
+    """Frames to come.
+
+    Attributes:
+        rgb: (n, H, W, 3) uint8, nearest horizon first. reason: why there are fewer, or in fewer steps, than asked for;
+            "" where there are not. hand_error_m: (n,) see `FutureFrames`; () without a reader.
+    """
+
+    rgb: NDArray[np.uint8]
+    reason: str = ""
+    hand_error_m: tuple[float, ...] = ()
+
+
 class Painter:
     """Paints frames and measures what each part of it takes.
 
@@ -45,19 +58,24 @@ class Painter:
         self.plan = Plan(0, 0)
 
     @torch.inference_mode()
-    def paint(self, moment: Moment, trajectory: Tensor | None, solver: Solver | None = None) -> NDArray[np.uint8]:
-        """All frames to come of `moment`, (K, H, W, 3) uint8, whatever they take.
+    def paint(self, moment: Moment, trajectory: Tensor | None, solver: Solver | None = None) -> Painting:
+        """All frames to come of `moment`, whatever they take.
 
         Raises:
             ValueError: the moment has no image.
         """
         image, scene = self._scene(moment)
-        return to_uint8(self.model.paint(image, scene, trajectory, solver)[0])
+        shown = self.model.paint(image, scene, trajectory, solver)
+        return Painting(to_uint8(shown[0]), "", () if trajectory is None else self._checked(scene, shown, trajectory))
 
     @torch.inference_mode()
-    def paint_within(self, moment: Moment, trajectory: Tensor, spent_ms: float) -> tuple[NDArray[np.uint8], str]:
-        """The frames (n, H, W, 3) uint8 for which there is time after `spent_ms` of the cycle, nearest horizon first;
-        and why there are fewer, or in fewer steps, than asked for ("" where there are not).
+    def hand_error_m(self, moment: Moment, rgb: NDArray[np.uint8], trajectory: Tensor) -> tuple[float, ...]:
+        """How far the hand in any frames (K, H, W, 3) uint8 at the horizons is from a trajectory (1, F, V), m."""
+        return self._checked(self._scene(moment)[1], to_tensor(rgb)[None].to(self.device), trajectory)
+
+    @torch.inference_mode()
+    def paint_within(self, moment: Moment, trajectory: Tensor, spent_ms: float) -> Painting:
+        """The frames for which there is time after `spent_ms` of the cycle.
 
         Raises:
             ValueError: the moment has no image.
@@ -67,7 +85,7 @@ class Painter:
         horizons = self.limits.within(config.frame_horizons_s)
         self.plan = plan = self.budget.plan(spent_ms, horizons, asked, self._evaluations)
         if not plan.frames:
-            return np.zeros((0, config.image_height, config.image_width, 3), np.uint8), plan.reason
+            return Painting(np.zeros((0, config.image_height, config.image_width, 3), np.uint8), plan.reason)
         solver = make_solver(config.frames, self.limits.frame_steps if plan.steps == asked else plan.steps)
         # The current image.
         image, scene = self._scene(moment)
@@ -81,10 +99,15 @@ class Painter:
                 break
             latents = self.model.frames.draw_next(scene, trajectory, latents, solver)
             at_s = self._took("evaluate", solver.evaluations, at_s)
-        # The pictures.
-        rgb = to_uint8(self.model.show(image, scene, latents)[0])
-        self._took("decode", len(rgb) + 1, at_s)
-        return rgb, reason
+        # The pictures, and whether the hand is where it should be in them.
+        shown = self.model.show(image, scene, latents)
+        painting = Painting(to_uint8(shown[0]), reason, self._checked(scene, shown, trajectory))
+        self._took("decode", len(painting.rgb) + 1, at_s)
+        return painting
+
+    def _checked(self, scene: Scene, shown: Tensor, trajectory: Tensor) -> tuple[float, ...]:
+        error_m = self.model.hand_error_m(scene, shown, trajectory)
+        return () if error_m is None else tuple(error_m[0].tolist())
 
     def _evaluations(self, steps: int) -> int:
         return make_solver(self.config.frames, steps).evaluations

@@ -1,9 +1,10 @@
 """Stage I, consecutive state modelling: from two states, the instruction and the past, how hands and joints go on.
 
 The paper (section 3, "CoSMo") predicts from the previous and the current state, a text prompt and past actions, each
-embedded (actions by a three-layer MLP) and read by one sequence model. Here a small transformer reads them, or another
-sequence model (`wm_ros.future.reading`). It adds a correction to a linear path (`Ridge`), so that an untrained network
-is already a fair predictor.
+embedded (actions by a three-layer MLP) and read by one sequence model. Here three parts add up, so that an untrained
+network is already a fair predictor: a linear path (`Ridge`); what the past alone says beyond it (`PastPath`, the
+three-layer MLP), both fitted first; and what states, instruction and image say, read by a small transformer or another
+sequence model (`wm_ros.future.reading`). That is heeded as far as held-out episodes of the same kind gained by it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from wm_ros.future.baselines import LinearPath
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.look import Look
+from wm_ros.future.past import STATE_SHARE, PastPath
 from wm_ros.future.reading import QUERIES, make_reader
 from wm_ros.future.samples import Fan, Samples
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.state.kinds import Kinds
 
-OTHERS = 8  # futures of other windows that the energy learns to find less plausible
 KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT, KNOWN_PREVIOUS, KNOWN_ASKED, KNOWN_IMAGE = range(6)
 
 
@@ -70,6 +71,22 @@ class Normaliser(nn.Module):
         return found
 
 
+class Past(NamedTuple):
+    """What stage I sees, in its units.
+
+    Attributes:
+        body: (B, H, V) m and rad, the unknown parts at the training mean.
+        absolute: (B, H, V) the same in spreads of the training bodies. relative: (B, H, V) where it was relative to
+            now, in spreads of the linear path's error at 0.5 s. asked: (B, H, J). states: (B, 2, T, D).
+    """
+
+    body: Tensor
+    absolute: Tensor
+    relative: Tensor
+    asked: Tensor
+    states: Tensor
+
+
 class Forecast(NamedTuple):
     """What stage I says.
 
@@ -101,7 +118,13 @@ class Forecast(NamedTuple):
 
 
 class TrajectoryModel(nn.Module):
-    """Batch → Forecast."""
+    """Batch → Forecast.
+
+    Buffers:
+        heed: (K,) how far the reading is heeded in each kind of recording, 0..1.
+    """
+
+    heed: Tensor
 
     def __init__(self, config: FutureConfig, norm: Normaliser) -> None:
         super().__init__()
@@ -110,6 +133,12 @@ class TrajectoryModel(nn.Module):
         joints = len(config.joint_names)
         self.base = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps)
         self.base_asked = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps, joints)
+        size = (config.horizon_steps, values)
+        inputs = config.history_steps * values + config.state_tokens * config.state_width
+        more = config.history_steps * joints
+        self.past = PastPath(config.kinds, inputs, sizes.past_width, size, sizes.past_dropout)
+        self.past_asked = PastPath(config.kinds, inputs + more, sizes.past_width, size, sizes.past_dropout)
+        self.register_buffer("heed", torch.ones(config.kinds))
         self.body_in = nn.Sequential(
             nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
         )
@@ -136,19 +165,31 @@ class TrajectoryModel(nn.Module):
     norm: Normaliser
 
     def forward(self, batch: Batch) -> Forecast:
-        tokens, body, attention = self.embed(batch)
-        context = self.blocks(tokens)[:, -QUERIES:].flatten(1)
-        kind = self.norm.kind(batch.states)
+        past, kind = self.take(batch), self.norm.kind(batch.states)
         scale = self.norm.left_open[kind]
+        # A linear path, and what the past says beyond it.
         path = torch.where(
-            hears_commands(batch)[:, None, None],
-            self.base_asked(torch.cat([body, batch.asked], -1), kind),
-            self.base(body, kind),
+            hears_commands(batch)[:, None, None], self.from_past(past, kind, True), self.from_past(past, kind, False)
         )
-        correction = self.body_out(context).view(len(tokens), self.config.horizon_steps, -1)
+        # What states, instruction and image say.
+        tokens, attention = self.embed(batch, past)
+        context = self.blocks(tokens)[:, -QUERIES:].flatten(1)
+        reading = self.body_out(context).view(len(tokens), self.config.horizon_steps, -1)
+        path = path + scale * self.heed[kind][:, None, None] * reading
         subtask = None if self.subtask_out is None else self.subtask_out(context).log_softmax(-1)
         # The samples are drawn around the central estimate, which does not learn from them.
-        return Forecast(path + correction * scale, scale, context.detach(), kind, attention, subtask)
+        return Forecast(path, scale, context.detach(), kind, attention, subtask)
+
+    def from_past(self, past: Past, kind: Tensor, commanded: bool) -> Tensor:
+        """Future (B, F, V) by the past alone, without or with what the joints were commanded."""
+        scale = self.norm.left_open[kind]
+        seen = torch.cat([past.absolute[:, -1], past.relative[:, :-1].flatten(1)], 1)
+        seen = torch.cat([seen, STATE_SHARE * past.states[:, 1].flatten(1)], 1)
+        if not commanded:
+            return self.base(past.body, kind) + scale * self.past(seen, kind)
+        asked = past.asked * self.norm.asked_std
+        seen = torch.cat([seen, past.asked.flatten(1)], 1)
+        return self.base_asked(torch.cat([past.body, asked], -1), kind) + scale * self.past_asked(seen, kind)
 
     def imagine(self, forecast: Forecast, count: int | None = None, steps: int | None = None) -> Fan:
         """Samples of both wrists around a forecast, weighed by their energy.
@@ -166,9 +207,8 @@ class TrajectoryModel(nn.Module):
         """Energies (B, S) of candidate paths of both wrists (B, S, F, 6), m; lower is more plausible."""
         return self.samples.judge(forecast.context, self.samples.coefficients(forecast.left_open(hands)))
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens (B, S, width), queries last, the body (B, H, V) with the unknown parts at the training mean, and where
-        the named object was looked for, if it was."""
+    def take(self, batch: Batch) -> Past:
+        """The past in the units of the networks."""
         norm, known = self.norm, batch.known
         mask = torch.cat(
             [
@@ -179,16 +219,24 @@ class TrajectoryModel(nn.Module):
             1,
         )[:, None]
         body = torch.where(mask, batch.body, norm.body_mean)
-        # Past: where the body was, and where relative to now (in spreads of the linear path's error at 0.5 s).
-        relative = (body - body[:, -1:]) / norm.step_std[len(norm.step_std) // 4]
-        history = self.body_in(torch.cat([(body - norm.body_mean) / norm.body_std, relative], -1))
+        return Past(
+            body,
+            (body - norm.body_mean) / norm.body_std,
+            (body - body[:, -1:]) / norm.step_std[len(norm.step_std) // 4],
+            batch.asked / norm.asked_std,
+            (batch.states - norm.state_mean) / norm.state_std,
+        )
+
+    def embed(self, batch: Batch, past: Past) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, S, width), queries last, and where the named object was looked for, if it was."""
+        known = batch.known
+        history = self.body_in(torch.cat([past.absolute, past.relative], -1))
         for index in (KNOWN_JOINTS, KNOWN_LEFT, KNOWN_RIGHT):
             history = history + self.missing[index] * ~known[:, index, None, None]
-        asked = self.asked_in(batch.asked / norm.asked_std)
+        asked = self.asked_in(past.asked)
         history = history + torch.where(hears_commands(batch)[:, None, None], asked, self.missing[KNOWN_ASKED])
         # States: previous, current, and the motion between them.
-        states = (batch.states - norm.state_mean) / norm.state_std
-        previous, current = states[:, 0], states[:, 1]
+        previous, current = past.states[:, 0], past.states[:, 1]
         has_previous = known[:, KNOWN_PREVIOUS, None, None]
         gone = self.missing[KNOWN_PREVIOUS]
         text = self.text_in(batch.words)
@@ -204,7 +252,7 @@ class TrajectoryModel(nn.Module):
         query = self.query.expand(len(placed), -1, -1)
         for named in found:  # the queries begin with where the named object is: attention alone is slow to carry it
             query = query + self.ask(named[:, 0]).unflatten(1, query.shape[1:])
-        return torch.cat([*found, placed, query], 1), body, attention
+        return torch.cat([*found, placed, query], 1), attention
 
     def _look_up(self, batch: Batch, text: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """What the instruction names, in the image: tokens (B, Q, width), none for a model that does not look."""
@@ -220,53 +268,3 @@ class TrajectoryModel(nn.Module):
 def hears_commands(batch: Batch) -> Tensor:
     """(B,) whether commands are known; they are differences from measured joints, so those must be known too."""
     return batch.known[:, KNOWN_ASKED] & batch.known[:, KNOWN_JOINTS]
-
-
-def drop_modalities(batch: Batch, rate: float) -> Batch:
-    """In training, forget joints, a hand or the previous state of some examples, so that run time may lack them.
-
-    Commands are forgotten in half of the examples, so that one model learns both to do with and without them.
-    """
-    keep = torch.rand(batch.known.shape, device=batch.known.device) >= rate
-    keep[:, KNOWN_ASKED] = keep[:, KNOWN_JOINTS] & (torch.rand(len(keep), device=keep.device) < 0.5)
-    # Without hands and joints there is nothing to predict from; keep at least the hands there.
-    keep[:, KNOWN_LEFT : KNOWN_RIGHT + 1] |= ~keep[:, KNOWN_JOINTS, None]
-    return batch._replace(known=batch.known & keep)
-
-
-def trajectory_loss(forecast: Forecast, future: Tensor, there: Tensor) -> dict[str, Tensor]:
-    """Losses against the true future (B, F, V), over the steps that are `there` (B, F) bool.
-
-    hands: mean distance of the central wrists, in spreads of the linear path's error, so that every horizon counts.
-    joints: smooth L1 in the same units.
-    """
-    weight = there.float()
-    total = weight.sum().clamp(min=1)
-    error = (forecast.body - future) / forecast.scale
-    hands = _length(error[..., :6]).mean(-1)
-    joints = nn.functional.smooth_l1_loss(error[..., 6:], torch.zeros_like(error[..., 6:]), reduction="none").mean(-1)
-    return {"hands": (hands * weight).sum() / total, "joints": (joints * weight).sum() / total}
-
-
-def samples_loss(model: TrajectoryModel, forecast: Forecast, body: Tensor, future: Tensor) -> dict[str, Tensor]:
-    """Losses of the samples (`Samples.losses`) around a forecast, on windows whose future (B, F, V) is known in full.
-
-    The other futures that the energy is to find less plausible are those of other windows, from where the wrists are.
-    """
-    hands, now = future[..., :6], body[:, -1, :6]
-    moved = hands - now[:, None]
-    rivals = min(OTHERS, len(hands) - 1)
-    others = now[:, None, None] + torch.stack([moved.roll(shift + 1, 0) for shift in range(rivals)], 1)
-    context, centre = forecast.context, forecast._replace(body=forecast.body.detach())
-    return model.samples.losses(context, centre.left_open(hands), centre.left_open(others))
-
-
-def subtask_loss(log_probability: Tensor, subtask: Tensor) -> Tensor:
-    """Mean cross-entropy of phrases (B, P) to their true numbers (B,), over those that are known (not negative)."""
-    total = nn.functional.nll_loss(log_probability, subtask, ignore_index=-1, reduction="sum")
-    return total / (subtask >= 0).sum().clamp(min=1)
-
-
-def _length(hands: Tensor) -> Tensor:
-    """Length of each wrist's vector, (…, 6) → (…, 2); its gradient is bounded at zero."""
-    return (hands.unflatten(-1, (2, 3)).square().sum(-1) + 1e-6).sqrt()

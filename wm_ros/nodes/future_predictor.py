@@ -45,13 +45,17 @@ class FuturePredictor(CapabilityNode):
         return capability
 
     def checks(self) -> list[Status]:
-        """What was planned for the frames of the last prediction."""
-        planned = self.capability.planned if isinstance(self.capability, FutureCapability) else None
-        if planned is None:
+        """What was planned for the last frames, and whether the hand is where it should be in them."""
+        capability = self.capability
+        if not isinstance(capability, FutureCapability) or capability.planned is None:
             return super().checks()
+        planned = capability.planned
         values = {"frames": str(planned.frames), "steps": str(planned.steps)}
         if planned.left_ms is not None:
             values["left_ms"] = f"{planned.left_ms:.1f}"
+        if capability.hand_error_m:
+            values["hand_error_mm"] = ", ".join(f"{1e3 * error:.0f}" for error in capability.hand_error_m)
+            values["reader_error_mm"] = f"{1e3 * (capability.reader_error_m or 0.0):.0f}"
         level = WARN if planned.reason else OK
         return [*super().checks(), Status(f"{self.name}: frames", level, planned.reason or "as asked for", values)]
 

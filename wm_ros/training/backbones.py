@@ -22,7 +22,8 @@ from wm_ros.evaluation.future import MOVING_MPS, MOVING_OVER_S
 from wm_ros.future.baselines import constant_velocity, hold
 from wm_ros.future.config import FutureConfig, ReaderKind, TrajectoryConfig
 from wm_ros.future.history import Batch
-from wm_ros.future.trajectory import Normaliser, TrajectoryModel, drop_modalities, trajectory_loss
+from wm_ros.future.losses import drop_modalities, trajectory_loss
+from wm_ros.future.trajectory import Normaliser, TrajectoryModel
 from wm_ros.nn.instruction import open_words
 from wm_ros.training.future import FutureTask, FutureTrainConfig, mapped, state_model
 from wm_ros.training.future_calibration import state_only
@@ -132,7 +133,7 @@ def train(
             item = {name: value[rows] for name, value in data.train.items()}
             start = time.perf_counter()
             forecast = model(drop_modalities(_told(item, arm, history_steps, data), config.modality_dropout))
-            losses = trajectory_loss(forecast, item["future"], item["there"])
+            losses = trajectory_loss(forecast.body, forecast.scale, item["future"], item["there"])
             optimiser.zero_grad()
             (losses["hands"] + losses["joints"]).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,14 +28,14 @@ from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.history import Batch
 from wm_ros.future.look import where_loss
+from wm_ros.future.losses import drop_modalities, samples_loss, subtask_loss, trajectory_loss
 from wm_ros.future.model import FutureModel
+from wm_ros.future.reader import hand_error_m
 from wm_ros.future.trajectory import (
     KNOWN_ASKED,
+    KNOWN_LEFT,
+    KNOWN_RIGHT,
     Forecast,
-    drop_modalities,
-    samples_loss,
-    subtask_loss,
-    trajectory_loss,
 )
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.image_quality import psnr
@@ -48,6 +47,7 @@ from wm_ros.state.kinds import Kinds
 from wm_ros.state.model import StateModel
 from wm_ros.training.future_calibration import calibrate, state_only
 from wm_ros.training.future_card import write_card
+from wm_ros.training.future_past import fit_past
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
 from wm_ros.training.scene_windows import SceneConfig, SceneWindows, build, mixed
 from wm_ros.training.task import RunInfo, Task, TrainConfig
@@ -70,7 +70,6 @@ class FutureTrainConfig(TrainConfig):
         modality_dropout: share of examples that lack joints, a hand or the previous state.
         painted: validation examples for which frames are painted.
         stage: what is trained; the other one, and the constants, are then those of `--start-from`.
-        tempo: windows of stage I are also seen faster and slower, by a factor up to exp(tempo); for `stage: trajectory`.
         copies: of each source's training episodes, under another light and a camera that is mounted a little otherwise.
         scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
         where_weight: of the place in the image where the named object is looked for. subtask_weight: of the phrase for
@@ -87,18 +86,11 @@ class FutureTrainConfig(TrainConfig):
     ema_decay: float = 0.998
     painted: int = 48
     stage: Literal["both", "trajectory", "frames"] = "both"
-    tempo: float = Field(default=0.0, ge=0, le=1)
     copies: tuple[int, ...] = ()
     scenes: SceneConfig | None = None
     where_weight: float = 0.3
     subtask_weight: float = 0.1
     picture_weight: float = 0.5
-
-    @model_validator(mode="after")
-    def _tempo_without_frames(self) -> FutureTrainConfig:
-        if self.tempo and self.stage != "trajectory":
-            raise ValueError(f"tempo = {self.tempo:g} needs stage: trajectory; frames are seen at their own pace")
-        return self
 
 
 class FutureTask(Task):
@@ -142,7 +134,7 @@ class FutureTask(Task):
         episodes = [data.episodes(data.of_source(data.training, source)) for source in range(len(sources))]
         mean_steps = [float(np.mean([len(body) for body in bodies])) for bodies in episodes]
         config = config.model_copy(update={"mean_episode_s": tuple(steps / config.rate_hz for steps in mean_steps)})
-        train = FutureWindows(config, data, data.training, shares=weights(sources), tempo=self.config.tempo)
+        train = FutureWindows(config, data, data.training, shares=weights(sources))
         held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
@@ -193,9 +185,22 @@ class FutureTask(Task):
         for kind in range(config.kinds):
             own, unseen = _of_kind(fitted, kind), _of_kind(held, kind)
             norm.left_open[kind] = _fit_ridge(self._ridge(False, kind), own, unseen, config.rate_hz)
-            _fit_ridge(self._ridge(True, kind), _commanded(own), _commanded(unseen), config.rate_hz)
+            seen, judged = _beside(_commanded(own)), _beside(_commanded(unseen))
+            _fit_ridge(self._ridge(True, kind), seen, judged, config.rate_hz)
         norm.step_std.copy_(norm.left_open.square().mean(0).sqrt())
+        self._fit_past(fitted, held)
+        self._windows = fitted, held
         self._fit_samples(fitted)
+        if self.model.reader is not None:
+            self.model.reader.mean.copy_(norm.body_mean[:6])
+            self.model.reader.std.copy_(norm.body_std[:6])
+
+    def _fit_past(self, fitted: Item, held: Item) -> None:
+        """The networks that see the past alone, in units of the constants."""
+        for kind in range(self.model.config.kinds):
+            own, unseen = _of_kind(fitted, kind), _of_kind(held, kind)
+            for commanded, seen, judged in ((False, own, unseen), (True, _commanded(own), _commanded(unseen))):
+                fit_past(self.model.trajectory, seen, judged, kind, commanded, self.config.modality_dropout)
 
     def _ridge(self, commanded: bool, kind: int) -> Ridge:
         path = self.model.trajectory.base_asked if commanded else self.model.trajectory.base
@@ -215,13 +220,17 @@ class FutureTask(Task):
     def start_from(self, bundle: Path) -> None:
         """The autoencoder, the constants, and the stage that is not trained, or both stages where both are."""
         _, tensors = load_bundle(bundle, "future", FutureConfig)
-        of_stage = {"both": ("trajectory", "frames"), "trajectory": ("frames",), "frames": ("trajectory", "frames")}
+        both = ("trajectory", "frames", "reader")
+        of_stage = {"both": both, "trajectory": ("frames", "reader"), "frames": both}
         for module in (*of_stage[self.config.stage], "norm"):
-            load_weights(self.model.get_submodule(module), tensors, bundles.PREFIXES[module], bundle)
+            if getattr(self.model, module) is not None:
+                load_weights(self.model.get_submodule(module), tensors, bundles.PREFIXES[module], bundle)
+        if self.config.stage == "trajectory":
+            self._fit_past(*self._windows)  # in units of the constants that came with the bundle
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        trained = {"both": ("",), "trajectory": ("trajectory.",), "frames": ("frames.",)}
+        trained = {"both": ("",), "trajectory": ("trajectory.",), "frames": ("frames.", "reader.")}
         named = self.model.named_parameters()
         return [p for name, p in named if p.requires_grad and name.startswith(trained[self.config.stage])]
 
@@ -241,7 +250,7 @@ class FutureTask(Task):
         return {"loss": total, **losses}
 
     def _trajectory_losses(self, batch: Item, inputs: Batch, forecast: Forecast) -> dict[str, Tensor]:
-        losses = trajectory_loss(forecast, batch["future"], batch["there"])
+        losses = trajectory_loss(forecast.body, forecast.scale, batch["future"], batch["there"])
         whole = batch["there"].all(1).nonzero()[:, 0]
         if len(whole) > 1:
             known = forecast.of(whole)
@@ -265,7 +274,19 @@ class FutureTask(Task):
         foreseen = torch.rand(len(chosen), 1, 1, device=chosen.device) < 0.5
         path = torch.where(foreseen, forecast.body[chosen].detach(), few["future"])
         scene = Scene.of(batch_of(few), few["latent"])
-        return model.frames.losses(scene, path, few["latents"], index, model.autoencoder.decode)
+        losses = model.frames.losses(scene, path, few["latents"], index, model.autoencoder.decode)
+        return losses | self._reader_loss(few, index)
+
+    def _reader_loss(self, few: Item, index: int) -> dict[str, Tensor]:
+        """Of the hands read in frames that were seen: those of now and those at one horizon."""
+        reader, known = self.model.reader, few["known"]
+        if reader is None:
+            return {}
+        there = known[:, KNOWN_LEFT] & known[:, KNOWN_RIGHT]
+        later = few["future"][there, self.model.config.frame_steps[index] - 1, :6]
+        latents = torch.cat([few["latent"][there], few["latents"][there, index]])
+        latents = latents + 0.1 * self.model.norm.latent_std[:, None, None] * torch.randn_like(latents)
+        return {"reader": reader.loss(latents, torch.cat([few["body"][there, -1, :6], later]))}
 
     def after_step(self, step: int) -> None:
         self.modules["ema"].update(self.model)  # type: ignore[operator]
@@ -309,9 +330,27 @@ class FutureTask(Task):
             held_out = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
             run.log.update(calibrate(model.trajectory, held_out))
         if self.config.stage != "trajectory":
+            run.log.update(self._judge_reader(model))
             model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
         card = write_card(out.name, model.config, run, self._facts, self.config.scenes)
         bundles.save(out, "future-lite", model, run.record(), card)
+
+    @torch.no_grad()
+    def _judge_reader(self, model: FutureModel) -> dict[str, float]:
+        """Set what the reader errs by in frames that were seen, on held-out episodes; returns it in mm, by name."""
+        reader, due = model.reader, [step - 1 for step in model.config.frame_steps]
+        if reader is None:
+            return {}
+        rows = [self._painted[index] for index in range(len(self._painted))]
+        held = {name: torch.stack([row[name] for row in rows]) for name in ("body", "future", "there", "latent")}
+        latents, source = (torch.stack([row[name] for row in rows]) for name in ("latents", "source"))
+        now, true = held["body"][:, -1, :6], held["future"][:, due, :6]
+        error_m = hand_error_m(reader.moved(now, held["latent"], latents), now, true)
+        for kind in range(model.config.kinds):
+            own = held["there"][:, due] & (source == kind)[:, None]
+            if own.any():
+                reader.error_m[kind] = error_m[own].mean()
+        return {f"reader_error_mm_{kind}": 1e3 * float(error) for kind, error in enumerate(reader.error_m)}
 
     @torch.no_grad()
     def _fitted_detail(self, model: FutureModel) -> Any:
@@ -332,8 +371,8 @@ class FutureTask(Task):
 
 
 def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:
-    """What linear paths are fitted on: past and future of some windows, and their sources."""
-    names = ("body", "asked", "known", "future", "there", "source")
+    """What the paths are fitted on: past, state and future of some windows, and their sources."""
+    names = ("body", "asked", "states", "known", "future", "there", "source")
     rows = [[item[name] for name in names] for item in (windows[index] for index in chosen)]
     return dict(zip(names, map(torch.stack, zip(*rows, strict=True)), strict=True))
 
@@ -344,11 +383,15 @@ def _of_kind(items: Item, kind: int) -> Item:
 
 
 def _commanded(items: Item) -> Item:
-    """Those with commands, which lie beside the body; all of them, with none, where there are no commands."""
+    """Those with commands; all of them, with none, where there are no commands."""
     known = items["known"][:, KNOWN_ASKED]
     chosen = known if known.any() else ~known
-    found = {name: value[chosen] for name, value in items.items()}
-    return found | {"body": torch.cat([found["body"], found["asked"]], -1)}
+    return {name: value[chosen] for name, value in items.items()}
+
+
+def _beside(items: Item) -> Item:
+    """What was commanded, beside the body."""
+    return items | {"body": torch.cat([items["body"], items["asked"]], -1)}
 
 
 def _fit_ridge(ridge: Ridge, train: Item, held_out: Item, rate_hz: float) -> Tensor:

@@ -9,7 +9,6 @@ step of an episode is encoded and has a window; the stride divides the steps bet
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wm_ros.errors import UserError
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Batch
 from wm_ros.future.memory import MAX_STATE_GAP_S
@@ -192,7 +190,6 @@ class FutureWindows(Dataset[Item]):
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
         limit: at most so many windows, drawn evenly at random (None: all, in order).
         shares: of each source in what training draws (None: as many as there are), kept as `weights` of the windows.
-        tempo: each window is as if all had gone faster or slower, by a factor up to exp(tempo); not so its frames.
     """
 
     def __init__(
@@ -206,11 +203,8 @@ class FutureWindows(Dataset[Item]):
         seed: int = 0,
         images: bool = False,
         shares: Sequence[float] | None = None,
-        tempo: float = 0.0,
     ) -> None:
-        if tempo and recordings.stride > 1:
-            raise UserError(f"stride = {recordings.stride}: another tempo needs the states of all steps; use 1")
-        self.config, self.data, self.images, self.tempo = config, recordings, images, tempo
+        self.config, self.data, self.images = config, recordings, images
         spans = [np.arange(start, int(recordings.last[start]) + 1 - skip, recordings.stride) for start in starts]
         self.index = np.concatenate(spans) if spans else np.zeros(0, np.int64)
         if limit is not None and limit < len(self.index):
@@ -225,20 +219,19 @@ class FutureWindows(Dataset[Item]):
     def __getitem__(self, item: int) -> Item:
         config, data, now = self.config, self.data, int(self.index[item])
         first, last = int(data.first[now]), int(data.last[now])
-        rate = math.exp(self.tempo * float(2 * torch.rand(()) - 1)) if self.tempo else 1.0
-        past = now + rate * torch.arange(1 - config.history_steps, 1)
-        ahead = now + rate * torch.arange(1, config.horizon_steps + 1)
+        past = torch.arange(now - config.history_steps + 1, now + 1).clamp(min=first)
+        ahead = torch.arange(now + 1, now + config.horizon_steps + 1)
         due = torch.tensor([now + step for step in config.frame_steps]).clamp(max=last)
-        previous = max(now - round(rate * config.state_gap_steps), first)
-        late_s = (config.state_gap_steps - (now - previous) / rate) / config.rate_hz  # as in the capability's memory
-        body, asked = _between(data.body, past.clamp(min=first)), _between(data.asked, past.clamp(min=first))
+        previous = max(now - config.state_gap_steps, first)
+        late_s = (config.state_gap_steps - (now - previous)) / config.rate_hz  # as in the capability's memory
+        body, asked = data.body[past], data.asked[past]
         row = {
             "body": torch.nan_to_num(body),
             "states": data.states[[previous, now]],
             "words": data.words[data.text[now]],
             "known": self._known(body, now > first and late_s < MAX_STATE_GAP_S, asked),
             "asked": torch.nan_to_num(asked),
-            "future": torch.nan_to_num(_between(data.body, ahead.clamp(max=last))),
+            "future": torch.nan_to_num(data.body[ahead.clamp(max=last)]),
             "there": ahead <= last,
             "latent": data.latents[now].float(),
             "latents": data.latents[due].float(),
@@ -267,14 +260,6 @@ class FutureWindows(Dataset[Item]):
             start = row - (step - int(self.data.first[step]))
             image = altered(image[None], episode_seed(copy, start))[0]
         return to_tensor(image)
-
-
-def _between(rows: Tensor, at: Tensor) -> Tensor:
-    """`rows` (N, …) at places (n,) between them, linear."""
-    below = at.floor().long()
-    share = (at - below).float()[:, None]
-    found: Tensor = torch.lerp(rows[below], rows[(below + 1).clamp(max=len(rows) - 1)], share)
-    return torch.where(share == 0, rows[below], found)  # what lies behind may be unknown
 
 
 def batch_of(item: Item) -> Batch:
