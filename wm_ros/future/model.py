@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -25,8 +26,8 @@ PREFIXES = {
     "norm": "norm",
     "phase": "baseline.phase",
 }
-# The linear path is stage I's and the `ridge` baseline's; it and the constants keep full precision in a bundle.
-FULL_PRECISION = ("trajectory.base", "norm", "phase", "reader.mean", "reader.std", "reader.error_m")
+# Constants, those of the linear path too, keep full precision in a bundle.
+FULL_PRECISION = re.compile(r"norm\.|phase\.|reader\.(mean|std|error_m)|trajectory\.base.*\.(bias|mean|scale)$")
 NEIGHBOURHOOD = 9  # pixels over which `keep_detail` looks for change
 
 
@@ -103,7 +104,7 @@ def save(path: Path, name: str, model: FutureModel, training: TrainingRecord, ca
     tensors: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         module, _, rest = key.partition(".")
-        half = value.is_floating_point() and not key.startswith(FULL_PRECISION)
+        half = value.is_floating_point() and not FULL_PRECISION.match(key)
         tensors[f"{PREFIXES[module]}.{rest}"] = value.half() if half else value.clone()
     config = BundleConfig[FutureConfig](capability="future", name=name, model=model.config, training=training)
     save_bundle(path, config, tensors, card)

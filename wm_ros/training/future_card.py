@@ -16,12 +16,14 @@ READERS = {
 }
 CARD = """# {name}: hands, joints and frames to come
 
-Stage I is {reader} over two states, the instruction and the past {history:.1f} s of wrists and joints; it
-corrects a linear path (ridge) and gives both wrists and all joints over {horizon:.1f} s, with {samples} samples of
-the wrists' paths: drawn by a small rectified flow, weighed by an energy that is learned by contrast, as wide as
-held-out episodes want it. Commands are listened to where the user asks for it. Stage II paints the frames at
-{frames} s on that trajectory: causal cross-attention, then the U-Net of latent diffusion over latents of a small
-autoencoder, rectified flow. The frames shown are the conditional mean (one step, no noise).
+Stage I gives both wrists and all joints over {horizon:.1f} s: a linear path (ridge), what a three-layer MLP over the
+past {history:.1f} s adds to it, and what {reader} reads in two states, the instruction and that past, heeded as far
+as held-out episodes gained by it. With it come {samples} samples of the wrists' paths: drawn by a small rectified
+flow, weighed by an energy that is learned by contrast, as wide as held-out episodes want it. Commands are listened to
+where the user asks for it. Stage II paints the frames at {frames} s on that trajectory: causal cross-attention, then
+the U-Net of latent diffusion over latents of a small autoencoder, rectified flow. The frames shown are the conditional
+mean (one step, no noise). A small reader of hands, trained on frames that were seen, says whether the hand is where
+the trajectory has it.
 
 Input: state tokens of the bundle `{state}` (tokens {sha:.12}…; tokens of another encoder mean nothing to it), joint
 positions of {joints} joints by name, the image, the instruction (may be absent).
