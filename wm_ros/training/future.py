@@ -23,41 +23,35 @@ from wm_ros.data.simulator.tabletop_motion import SUBTASKS
 from wm_ros.data.sources import weights
 from wm_ros.errors import UserError
 from wm_ros.future import model as bundles
-from wm_ros.future.baselines import Ridge, constant_velocity
+from wm_ros.future.baselines import constant_velocity
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.frames import Scene
 from wm_ros.future.history import Batch
 from wm_ros.future.look import where_loss
 from wm_ros.future.losses import drop_modalities, samples_loss, subtask_loss, trajectory_loss
 from wm_ros.future.model import FutureModel
-from wm_ros.future.reader import hand_error_m
 from wm_ros.future.trajectory import (
-    KNOWN_ASKED,
     KNOWN_LEFT,
     KNOWN_RIGHT,
     Forecast,
 )
 from wm_ros.nn.ema import Ema
-from wm_ros.nn.image_quality import psnr
 from wm_ros.nn.instruction import noted
 from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.paths import bundle_path
 from wm_ros.state.config import StateModelConfig
-from wm_ros.state.kinds import Kinds
 from wm_ros.state.model import StateModel
 from wm_ros.training.future_calibration import calibrate, state_only
 from wm_ros.training.future_card import write_card
-from wm_ros.training.future_past import fit_past
+from wm_ros.training.future_fit import ade_mm, collated, fit_constants, fit_paths_of_the_past, for_paths
+from wm_ros.training.future_judge import fitted_detail, judge_reader, painted_psnr
 from wm_ros.training.future_windows import FutureWindows, Item, batch_of, cut, recordings
 from wm_ros.training.scene_windows import SceneConfig, SceneWindows, build, mixed
 from wm_ros.training.task import RunInfo, Task, TrainConfig
 from wm_ros.training.windows import FramesToTokens, split_episodes
 
 CALIBRATION = 3000  # held-out windows on which the samples are calibrated
-DETAIL_SCALES = (0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.16)
-RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-RIDGE_HORIZON_S = 1.0  # up to which held-out errors choose among them
-MIN_SPREAD = 1e-3  # m and rad; what hardly moves must not dominate the loss
+SCENES_HELD_OUT = 0.04
 
 
 class FutureTrainConfig(TrainConfig):
@@ -99,6 +93,7 @@ class FutureTask(Task):
     name = "future"
     config_type = FutureTrainConfig
     config: FutureTrainConfig
+    _scenes: SceneWindows | None = None
 
     # ------------------------------------------------------------------ data
 
@@ -141,7 +136,10 @@ class FutureTask(Task):
         self._build(config, state)
         for phase, bodies, mean_s in zip(self.model.phase, episodes, config.mean_episode_s, strict=True):
             phase.fit([torch.nan_to_num(body) for body in bodies], config.rate_hz, mean_s)  # type: ignore[operator]
-        self._fit_constants(FutureWindows(config, data, data.training), held_out)
+        self._seen, self._unseen = for_paths(FutureWindows(config, data, data.training)), for_paths(held_out)
+        fit_constants(self.model, train, self._seen, self._unseen)
+        if self.config.stage != "frames":
+            self._fit_past()
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
         self._painted = held_out
         self._held_out = FutureWindows(config, data, data.validation, skip=config.horizon_steps)
@@ -149,7 +147,9 @@ class FutureTask(Task):
         if self.config.scenes is None:
             return train, held_out
         arrays = build(self.config.scenes, config, cache, encoders[0], bundle.weights_sha256)
-        return mixed(train, SceneWindows(config, arrays, train[0]), self.config.scenes.share), held_out
+        self._scenes = SceneWindows(config, arrays, train[0], -SCENES_HELD_OUT)
+        scenes = SceneWindows(config, arrays, train[0], 1 - SCENES_HELD_OUT)
+        return mixed(train, scenes, self.config.scenes.share), held_out
 
     def _build(self, config: FutureConfig, state: StateModel) -> None:
         self.model = FutureModel(config)
@@ -157,63 +157,8 @@ class FutureTask(Task):
         self.model.autoencoder.requires_grad_(False)
         self.modules["model"] = self.model
 
-    @torch.no_grad()
-    def _fit_constants(self, train: FutureWindows, validation: FutureWindows) -> None:
-        """Means and spreads, and the linear path, from windows of the training set."""
-        norm, config = self.model.norm, self.model.config
-        chosen = range(0, len(train), max(1, len(train) // 20_000))
-        fitted = _stacked(train, chosen)
-        body = fitted["body"]
-        norm.body_mean.copy_(body[:, -1].mean(0))
-        norm.body_std.copy_(body[:, -1].std(0).clamp(min=MIN_SPREAD))
-        norm.asked_std.copy_(fitted["asked"][:, -1].std(0).clamp(min=MIN_SPREAD))
-        data, steps = train.data, torch.from_numpy(train.index)
-        norm.state_mean.copy_(data.states[steps].mean(0))
-        norm.state_std.copy_(data.states[steps].std(0).clamp(min=1e-4))
-        some = steps[:: max(1, len(steps) // 4000)]
-        now = data.latents[some].float()
-        norm.latent_mean.copy_(now.mean((0, 2, 3)))
-        norm.latent_std.copy_(now.std((0, 2, 3)).clamp(min=1e-4))
-        for index, step in enumerate(config.frame_steps):
-            lasts = some + step <= data.last[some]
-            later = data.latents[(some + step)[lasts]].float()
-            norm.change_std[index] = (later - now[lasts]).std((0, 2, 3)).clamp(min=1e-4)
-        # States tell the kinds of recordings apart; each has a linear path, as strong as its held-out episodes like it.
-        sources = [steps[data.place[steps, 0] == kind] for kind in range(config.kinds)]
-        norm.kinds.load_state_dict(Kinds.fit([data.states[own].flatten(1) for own in sources]).state_dict())
-        held = _stacked(validation, range(len(validation)))
-        for kind in range(config.kinds):
-            own, unseen = _of_kind(fitted, kind), _of_kind(held, kind)
-            norm.left_open[kind] = _fit_ridge(self._ridge(False, kind), own, unseen, config.rate_hz)
-            seen, judged = _beside(_commanded(own)), _beside(_commanded(unseen))
-            _fit_ridge(self._ridge(True, kind), seen, judged, config.rate_hz)
-        norm.step_std.copy_(norm.left_open.square().mean(0).sqrt())
-        self._fit_past(fitted, held)
-        self._windows = fitted, held
-        self._fit_samples(fitted)
-        if self.model.reader is not None:
-            self.model.reader.mean.copy_(norm.body_mean[:6])
-            self.model.reader.std.copy_(norm.body_std[:6])
-
-    def _fit_past(self, fitted: Item, held: Item) -> None:
-        """The networks that see the past alone, in units of the constants."""
-        for kind in range(self.model.config.kinds):
-            own, unseen = _of_kind(fitted, kind), _of_kind(held, kind)
-            for commanded, seen, judged in ((False, own, unseen), (True, _commanded(own), _commanded(unseen))):
-                fit_past(self.model.trajectory, seen, judged, kind, commanded, self.config.modality_dropout)
-
-    def _ridge(self, commanded: bool, kind: int) -> Ridge:
-        path = self.model.trajectory.base_asked if commanded else self.model.trajectory.base
-        ridge = path.ridges[kind]
-        assert isinstance(ridge, Ridge)
-        return ridge
-
-    def _fit_samples(self, fitted: Item) -> None:
-        """The basis of the samples: what the linear path leaves open."""
-        model, whole = self.model, fitted["there"].all(1)
-        body, future, kind = fitted["body"][whole], fitted["future"][whole], fitted["source"][whole]
-        left = (future - model.trajectory.base(body, kind)) / model.norm.left_open[kind]
-        model.trajectory.samples.fit(left[..., :6])
+    def _fit_past(self) -> None:
+        fit_paths_of_the_past(self.model, self._seen, self._unseen, self.config.modality_dropout)
 
     # ------------------------------------------------------------------ learning
 
@@ -226,7 +171,7 @@ class FutureTask(Task):
             if getattr(self.model, module) is not None:
                 load_weights(self.model.get_submodule(module), tensors, bundles.PREFIXES[module], bundle)
         if self.config.stage == "trajectory":
-            self._fit_past(*self._windows)  # in units of the constants that came with the bundle
+            self._fit_past()  # in units of the constants that came with the bundle
         self.modules["ema"] = Ema(self.model, self.config.ema_decay)
 
     def trainable(self) -> list[torch.nn.Parameter]:
@@ -313,121 +258,26 @@ class FutureTask(Task):
             }
             for suffix, guess in guesses.items():
                 for horizon in (0.5, 1.0):
-                    ade = _ade_mm(guess, batch["future"], batch["there"], rate, horizon)
+                    ade = ade_mm(guess, batch["future"], batch["there"], rate, horizon)
                     totals.setdefault(f"ade_{horizon}s{suffix}", []).append(ade)
             if left > 0:
                 few = cut(batch, left)
                 left -= len(few["body"])
-                for name, value in _painted(model, few, forecast.body[: len(few["body"])]).items():
+                for name, value in painted_psnr(model, few, forecast.body[: len(few["body"])]).items():
                     totals.setdefault(name, []).append(value)
         return {name: float(torch.cat(values).mean()) for name, values in totals.items()}
 
     def export(self, out: Path, run: RunInfo) -> None:
         model = self._average.eval()
         if self.config.stage != "frames":
-            windows = self._held_out
-            rows = [windows[index] for index in range(0, len(windows), max(1, len(windows) // CALIBRATION))]
-            held_out = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-            run.log.update(calibrate(model.trajectory, held_out))
+            scenes = None if self._scenes is None else collated(self._scenes, CALIBRATION)
+            run.log.update(calibrate(model.trajectory, collated(self._held_out, CALIBRATION), scenes))
         if self.config.stage != "trajectory":
-            run.log.update(self._judge_reader(model))
-            model.config = model.config.model_copy(update={"frames": self._fitted_detail(model)})
+            run.log.update(judge_reader(model, collated(self._painted, CALIBRATION)))
+            few = next(iter(DataLoader(self._painted, self.config.painted)))
+            model.config = model.config.model_copy(update={"frames": fitted_detail(model, few)})
         card = write_card(out.name, model.config, run, self._facts, self.config.scenes)
         bundles.save(out, "future-lite", model, run.record(), card)
-
-    @torch.no_grad()
-    def _judge_reader(self, model: FutureModel) -> dict[str, float]:
-        """Set what the reader errs by in frames that were seen, on held-out episodes; returns it in mm, by name."""
-        reader, due = model.reader, [step - 1 for step in model.config.frame_steps]
-        if reader is None:
-            return {}
-        rows = [self._painted[index] for index in range(len(self._painted))]
-        held = {name: torch.stack([row[name] for row in rows]) for name in ("body", "future", "there", "latent")}
-        latents, source = (torch.stack([row[name] for row in rows]) for name in ("latents", "source"))
-        now, true = held["body"][:, -1, :6], held["future"][:, due, :6]
-        error_m = hand_error_m(reader.moved(now, held["latent"], latents), now, true)
-        for kind in range(model.config.kinds):
-            own = held["there"][:, due] & (source == kind)[:, None]
-            if own.any():
-                reader.error_m[kind] = error_m[own].mean()
-        return {f"reader_error_mm_{kind}": 1e3 * float(error) for kind, error in enumerate(reader.error_m)}
-
-    @torch.no_grad()
-    def _fitted_detail(self, model: FutureModel) -> Any:
-        """The scales of `keep_detail` with the best frames on held-out episodes, for each kind of recording."""
-        config, frames, chosen = model.config, model.config.frames, []
-        few = next(iter(DataLoader(self._painted, self.config.painted)))
-        for kind in range(config.kinds):
-            own = _of_kind(few, kind)
-            found = {}
-            for scale in DETAIL_SCALES if len(own["body"]) else ():
-                model.config = config.model_copy(
-                    update={"frames": frames.model_copy(update={"detail_scales": (scale,)})}
-                )
-                found[scale] = float(_painted(model, own, model.trajectory(state_only(own)).body)["psnr"].mean())
-            chosen.append(max(found, key=lambda scale: found[scale]) if found else frames.detail_scales[0])
-        model.config = config
-        return frames.model_copy(update={"detail_scales": tuple(chosen)})
-
-
-def _stacked(windows: FutureWindows, chosen: Iterable[int]) -> Item:
-    """What the paths are fitted on: past, state and future of some windows, and their sources."""
-    names = ("body", "asked", "states", "known", "future", "there", "source")
-    rows = [[item[name] for name in names] for item in (windows[index] for index in chosen)]
-    return dict(zip(names, map(torch.stack, zip(*rows, strict=True)), strict=True))
-
-
-def _of_kind(items: Item, kind: int) -> Item:
-    own = items["source"] == kind
-    return {name: value[own] for name, value in items.items()}
-
-
-def _commanded(items: Item) -> Item:
-    """Those with commands; all of them, with none, where there are no commands."""
-    known = items["known"][:, KNOWN_ASKED]
-    chosen = known if known.any() else ~known
-    return {name: value[chosen] for name, value in items.items()}
-
-
-def _beside(items: Item) -> Item:
-    """What was commanded, beside the body."""
-    return items | {"body": torch.cat([items["body"], items["asked"]], -1)}
-
-
-def _fit_ridge(ridge: Ridge, train: Item, held_out: Item, rate_hz: float) -> Tensor:
-    """Fit with the penalty that held-out windows like best; returns the spread of what is left open, (F, V)."""
-    whole = train["there"].all(1)
-
-    def error(strength: float) -> float:
-        ridge.fit(train["body"][whole], train["future"][whole], strength)
-        guess = ridge(held_out["body"])
-        return float(_ade_mm(guess, held_out["future"], held_out["there"], rate_hz, RIDGE_HORIZON_S).mean())
-
-    ridge.fit(train["body"][whole], train["future"][whole], min(RIDGE_STRENGTHS, key=error))
-    return (train["future"] - ridge(train["body"]))[whole].std(0).clamp(min=MIN_SPREAD)
-
-
-def _painted(model: FutureModel, batch: Item, trajectory: Tensor) -> dict[str, Tensor]:
-    """PSNR (B,) of painted frames over all horizons: on the forecast, on the truth, without, and of the last frame."""
-    scene = Scene.of(batch_of(batch), model.autoencoder.encode(batch["image"]))
-    truth, count = batch["images"], len(batch["image"])
-
-    def quality(images: Tensor) -> Tensor:
-        return psnr(images.flatten(0, 1), truth.flatten(0, 1)).view(count, -1).mean(1)
-
-    return {
-        "psnr": quality(model.paint(batch["image"], scene, trajectory)),
-        "psnr_true": quality(model.paint(batch["image"], scene, batch["future"])),
-        "psnr_none": quality(model.paint(batch["image"], scene, None)),
-        "psnr_last": quality(batch["image"][:, None].expand_as(truth)),
-    }
-
-
-def _ade_mm(guess: Tensor, truth: Tensor, there: Tensor, rate_hz: float, horizon_s: float) -> Tensor:
-    """Mean distance of the right wrist up to the horizon, millimetres, of the windows that last that long."""
-    steps = int(horizon_s * rate_hz + 1e-6)
-    lasts = there[:, steps - 1]
-    return (guess - truth)[lasts, :steps, 3:6].norm(dim=-1).mean(1) * 1e3
 
 
 def state_model(path: Path) -> tuple[BundleConfig[StateModelConfig], StateModel]:

@@ -27,11 +27,12 @@ FEWEST = 50  # windows of a kind, below which its samples stay as they were lear
 
 
 @torch.no_grad()
-def calibrate(model: TrajectoryModel, held_out: Item) -> dict[str, float]:
+def calibrate(model: TrajectoryModel, held_out: Item, scenes: Item | None = None) -> dict[str, float]:
     """Set `heed`, and `dispersion` and `trust` of the samples; returns what was found, by name.
 
     Args:
         held_out: collated windows; those with a whole future are used, without commands.
+        scenes: windows of scenes in which words decide; they have a say in what is heeded.
     """
     samples, rate_hz = model.samples, model.config.rate_hz
     windows = {name: value[held_out["there"].all(1)] for name, value in held_out.items()}
@@ -43,7 +44,8 @@ def calibrate(model: TrajectoryModel, held_out: Item) -> dict[str, float]:
         samples.dispersion[kind], samples.trust[kind] = 1.0, 0.0
         truth = own["future"][..., :6]
         # The reading.
-        errors = {heed: _error_mm(model, own, kind, heed) for heed in HEEDS}
+        judged = own if scenes is None else _joined(own, scenes, kind, model)
+        errors = {heed: _error_mm(model, judged, kind, heed) for heed in HEEDS}
         model.heed[kind] = chosen = min(errors, key=lambda heed: errors[heed])
         facts |= {f"heed_{kind}": chosen, f"unheeded_mm_{kind}": errors[0.0], f"heeded_mm_{kind}": errors[chosen]}
         forecast = model(state_only(own))
@@ -70,6 +72,12 @@ def calibrate(model: TrajectoryModel, held_out: Item) -> dict[str, float]:
         samples.dispersion[kind] *= factor
         facts |= {f"trust_{kind}": float(samples.trust[kind]), f"coverage_{kind}": covered[factor]}
     return facts
+
+
+def _joined(own: Item, scenes: Item, kind: int, model: TrajectoryModel) -> Item:
+    """Windows of a kind of recording with those of scenes that are of the same kind."""
+    chosen = scenes["there"].all(1) & (model.norm.kind(scenes["states"]) == kind)
+    return {name: torch.cat([own[name], scenes[name][chosen]]) for name in own if name in scenes}
 
 
 def _error_mm(model: TrajectoryModel, windows: Item, kind: int, heed: float) -> float:

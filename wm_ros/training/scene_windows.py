@@ -1,9 +1,9 @@
 """Moments of many simulated scenes: what grounds an instruction needs many scenes and few moments of each.
 
-A whole episode costs ninety images of one scene; here a scene costs three. For every object that the hand could take
+A whole episode costs ninety images of one scene; here a scene costs eight. For every object that the hand could take
 there is a window before the reach, all with the same image: only the instruction tells them apart. One window is a
-third of a second later, so that it has a previous state, and one anywhere later in the plan. Objects that the hand
-cannot take have a window too, which says where they are in the image and nothing of what follows.
+third of a second later, so that it has a previous state, and three lie anywhere later in the plan. Objects that the
+hand cannot take have a window too, which says where they are in the image and nothing of what follows.
 
 Items are those of `FutureWindows`, with `where` (2,): the named object in the image, across and down as shares of it,
 NaN where it is out of sight or in the hand; `subtask`, the number of the phrase for what is being done; and with no
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from wm_ros.bundle import StrictModel
 from wm_ros.data.simulator.tabletop import Stage, stages
@@ -41,7 +41,8 @@ from wm_ros.nn.preprocessing import to_tensor
 from wm_ros.training.aligned import FramesToTokens
 from wm_ros.training.future_windows import FutureWindows, Item
 
-_LAYOUT = 2  # changes when the arrays do
+_LAYOUT = 3  # changes when the arrays do
+ANYWHERE = 3  # windows of each scene that lie anywhere in the plan
 NAMES = ("body", "future", "there", "where", "subtask", "elapsed_s")  # arrays that items have as they are
 _SECONDS = 6.0  # of an episode, as long as those that are trained on whole
 
@@ -113,24 +114,39 @@ def build(config: SceneConfig, model: FutureConfig, cache: Path, encode: FramesT
         return SceneArrays(images, states, json.loads((folder / "texts.json").read_text()), dict(rows))
 
 
+class _Drawn(Dataset[tuple[NDArray[np.uint8], list[dict[str, Any]]]]):
+    """Scenes by number: their pictures, and their windows with the words and the numbers of the pictures."""
+
+    def __init__(self, seeds: Sequence[int], choice: int, model: FutureConfig) -> None:
+        self.seeds, self.choice, self.model = seeds, choice, model
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, item: int) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+        model, pictures = self.model, list[NDArray[np.uint8]]()
+        size = (model.image_width, model.image_height)
+        told = list(moments(self.seeds[item], _times(model), size, self.choice, model.state_gap_steps, pictures))
+        pairs = [{"text": each.text, "now": each.now, "previous": each.previous} for each in told]
+        return np.stack(pictures), [_window(each, model) | pair for each, pair in zip(told, pairs, strict=True)]
+
+
 def _write(folder: Path, seeds: Sequence[int], choice: int, model: FutureConfig, encode: FramesToTokens) -> None:
-    size, times = (model.image_width, model.image_height), _times(model)
     texts: list[str] = []
     states: list[NDArray[np.float32]] = []
     rows: dict[str, list[Any]] = {}
+    drawn = DataLoader(_Drawn(seeds, choice, model), batch_size=None, num_workers=min(8, os.cpu_count() or 1))
     with (folder / "images").open("wb") as file:
-        for seed in track(seeds, "scenes", transient=True):
-            pictures: list[NDArray[np.uint8]] = []
-            for moment in moments(seed, times, size, choice, model.state_gap_steps, pictures):
-                if moment.text not in texts:
-                    texts.append(moment.text)
-                pair = {"now": len(states) + moment.now, "previous": -1}
-                if moment.previous >= 0:
-                    pair["previous"] = len(states) + moment.previous
-                window = _window(moment, model) | pair | {"text": texts.index(moment.text)}
+        for pictures, windows in track(drawn, "scenes", total=len(seeds), transient=True):
+            for window in windows:
+                if window["text"] not in texts:
+                    texts.append(window["text"])
+                window["text"] = texts.index(window["text"])
+                for name in ("now", "previous"):
+                    window[name] += len(states) if window[name] >= 0 else 0
                 for name, value in window.items():
                     rows.setdefault(name, []).append(value)
-            stack = np.stack(pictures)
+            stack = np.asarray(pictures)
             file.write(stack.tobytes())
             states += list(encode(stack))
     np.save(folder / "states.npy", np.stack(states))
@@ -161,11 +177,14 @@ def moments(
     shown = told[int(rng.integers(len(told)))]
     pictures.append(shown.picture(step + gap))
     yield Moment(shown, step + gap, 1, 0, shown.text, _where(shown, shown.scene.items[0], step + gap), True)
-    # Anywhere in the plan.
-    shown = told[int(rng.integers(len(told)))]
-    step = int(rng.integers(step + gap, len(times) - 1))
-    pictures.append(shown.picture(step))
-    yield Moment(shown, step, 2, -1, shown.text, _where(shown, shown.scene.items[0], step), True)
+    # Anywhere in the plan, with a previous state too.
+    earliest = step + gap
+    for _ in range(ANYWHERE):
+        shown = told[int(rng.integers(len(told)))]
+        step = int(rng.integers(earliest, len(times) - 1))
+        pictures += [shown.picture(step - gap), shown.picture(step)]
+        now = len(pictures) - 1
+        yield Moment(shown, step, now, now - 1, shown.text, _where(shown, shown.scene.items[0], step), True)
 
 
 def _where(shown: Stage, thing: Thing, step: int) -> NDArray[np.float64]:
@@ -197,19 +216,26 @@ def _times(model: FutureConfig) -> NDArray[np.float64]:
 
 
 class SceneWindows(Dataset[Item]):
-    """Items as above; what a scene does not have is zero, in the shape of an item of the other windows, `like`."""
+    """Items as above; what a scene does not have is zero, in the shape of an item of the other windows, `like`.
 
-    def __init__(self, config: FutureConfig, arrays: SceneArrays, like: Item) -> None:
+    Args:
+        share: of the windows to use, from the first on; negative: that share of the last ones.
+    """
+
+    def __init__(self, config: FutureConfig, arrays: SceneArrays, like: Item, share: float = 1.0) -> None:
+        count = len(arrays.rows["now"])
+        used = round(abs(share) * count)
+        self.index = range(count - used, count) if share < 0 else range(used)
         self.arrays, self.words = arrays, open_words(config.language)(arrays.texts)
         self.fixed = {name: torch.zeros_like(like[name]) for name in ("latent", "latents", "source", "asked")}
         self.fixed["painted"] = torch.tensor(False)
         self.looks = config.trajectory.image != "none"
 
     def __len__(self) -> int:
-        return len(self.arrays.rows["now"])
+        return len(self.index)
 
-    def __getitem__(self, item: int) -> Item:
-        rows, arrays = self.arrays.rows, self.arrays
+    def __getitem__(self, number: int) -> Item:
+        rows, arrays, item = self.arrays.rows, self.arrays, self.index[number]
         now, previous = int(rows["now"][item]), int(rows["previous"][item])
         states = arrays.states[[max(previous, 0), now]]
         states[0] *= previous >= 0
