@@ -30,8 +30,8 @@ def windows(arrays):
     return SceneWindows(CONFIG, arrays, like)
 
 
-def test_each_scene_costs_three_images_and_has_a_window_for_every_object(arrays, windows):
-    assert len(arrays.images) == 9
+def test_each_scene_costs_eight_images_and_has_a_window_for_every_object(arrays, windows):
+    assert len(arrays.images) == 3 * 8
     first = [i for i in range(len(windows)) if arrays.rows["now"][i] == 0]
     assert len(first) >= 2
     texts = {arrays.texts[arrays.rows["text"][i]] for i in first}
@@ -68,7 +68,15 @@ def test_scenes_are_drawn_once(arrays, tmp_path, monkeypatch):
     build(SceneConfig(seeds="7"), CONFIG, tmp_path, encode, "key")
     monkeypatch.setattr(scene_windows, "_write", lambda *_: pytest.fail("drawn again"))
     again = build(SceneConfig(seeds="7"), CONFIG, tmp_path, encode, "key")
-    np.testing.assert_array_equal(again.images, arrays.images[:3])
+    np.testing.assert_array_equal(again.images, arrays.images[:8])
+
+
+def test_windows_can_be_held_out(arrays, windows):
+    like = windows.fixed
+    train, held_out = SceneWindows(CONFIG, arrays, like, 0.75), SceneWindows(CONFIG, arrays, like, -0.25)
+    assert len(train) + len(held_out) == len(windows)
+    assert torch.equal(train[0]["body"], windows[0]["body"])
+    assert torch.equal(held_out[len(held_out) - 1]["body"], windows[len(windows) - 1]["body"])
 
 
 def test_the_share_is_of_the_draws(windows):

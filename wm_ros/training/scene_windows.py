@@ -131,11 +131,17 @@ class _Drawn(Dataset[tuple[NDArray[np.uint8], list[dict[str, Any]]]]):
         return np.stack(pictures), [_window(each, model) | pair for each, pair in zip(told, pairs, strict=True)]
 
 
+def _as_it_is(scene: Any) -> Any:
+    """Arrays, not tensors: those would hold a file open each."""
+    return scene
+
+
 def _write(folder: Path, seeds: Sequence[int], choice: int, model: FutureConfig, encode: FramesToTokens) -> None:
     texts: list[str] = []
     states: list[NDArray[np.float32]] = []
     rows: dict[str, list[Any]] = {}
-    drawn = DataLoader(_Drawn(seeds, choice, model), batch_size=None, num_workers=min(8, os.cpu_count() or 1))
+    workers = min(8, os.cpu_count() or 1)
+    drawn = DataLoader(_Drawn(seeds, choice, model), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
     with (folder / "images").open("wb") as file:
         for pictures, windows in track(drawn, "scenes", total=len(seeds), transient=True):
             for window in windows:
