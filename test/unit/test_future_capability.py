@@ -11,6 +11,7 @@ from wm_ros.future.memory import RefusedError
 from wm_ros.future.model import FutureModel
 from wm_ros.kinematics import G1_JOINTS, arm_for
 from wm_ros.nn.autoencoder import AutoencoderConfig
+from wm_ros.nn.preprocessing import resize_area
 from wm_ros.types import Frame, HandTrajectory, Instruction, JointCommand, Joints, MotionQuery, StateTokens
 
 CONFIG = FutureConfig(
@@ -78,6 +79,8 @@ def test_a_prediction_has_hands_joints_samples_and_frames(capability):
     assert prediction.samples.shape == (8, 2, 30, 3)
     assert prediction.probability.sum() == pytest.approx(1.0, abs=1e-5)
     assert prediction.frames.rgb.shape == (3, 32, 64, 3)
+    assert len(prediction.frames.hand_error_m) == 3 and min(prediction.frames.hand_error_m) >= 0
+    assert capability.hand_error_m == prediction.frames.hand_error_m and capability.reader_error_m == 0.0
     assert prediction.frames.horizons_s == (0.33, 0.67, 1.0)
     assert capability.withheld == ""
     assert list(capability.timings_ms) == ["window", "trajectory", "frames"]
@@ -229,6 +232,25 @@ def test_history_follows_header_stamps_not_arrival(model):
 
 def query(names: tuple[str, ...], offsets_s: list[float], values: list[list[float]]) -> MotionQuery:
     return MotionQuery(0, "", names, np.array(offsets_s), np.array(values, np.float32).reshape(-1, len(names)))
+
+
+def test_a_model_without_a_reader_says_nothing_of_the_hand_in_its_frames(model):
+    sizes = CONFIG.frames.model_copy(update={"reader_width": 0})
+    capability = FutureCapability(FutureModel(CONFIG.model_copy(update={"frames": sizes})).eval())
+    assert feed(capability, 5).frames.hand_error_m == ()
+    assert capability.reader_error_m is None
+
+
+def test_the_hand_is_looked_for_in_any_frames(capability):
+    feed(capability, 5)
+    moment = capability.moment
+    still = np.repeat(resize_area(moment.frame.rgb, 32, 64)[None], 3, 0)
+    there = moment.forecast.body.clone()
+    there[:, :, :6] = torch.from_numpy(moment.window.body[-1, :6])
+    away = there.clone()
+    away[:, :, 3] += 0.2
+    at_rest, far = (capability.painter.hand_error_m(moment, still, path) for path in (there, away))
+    assert np.mean(far) > np.mean(at_rest)
 
 
 def test_a_question_about_the_foreseen_motion_is_answered_by_the_foreseen_frames(capability):

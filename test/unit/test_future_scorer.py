@@ -95,6 +95,16 @@ def test_all_baselines_and_controls_are_there(moving_right):
             assert names[f"{key}@{horizon}"] == {"model", "copy_last", "no_trajectory", "shuffled"}
 
 
+def test_the_hand_in_a_frame_is_looked_for_and_a_sample_is_compared_with_the_mean(moving_right):
+    names = {metric.name: set(metric.statistics) for metric in moving_right.metrics}
+    for horizon in ("0.33s", "0.67s", "1.0s"):
+        assert names[f"hand_in_frame@{horizon}"] == names[f"hand_in_frame_seen@{horizon}"] == {"model"}
+        assert names[f"hand_in_frame_true@{horizon}"] == {"model", "copy_last", "no_trajectory"}
+        assert names[f"frame_texture_sample@{horizon}"] == {"model", "predicted", "copy_last"}
+    # In the frame of now the hand has not moved, so it is as far from the true wrist as that has gone.
+    assert figure(moving_right, "hand_in_frame_true@1.0s", "copy_last") == pytest.approx(100.0, abs=2.0)
+
+
 def test_without_joints_no_joint_figure_is_made_up(moving_right):
     assert not any(metric.name.startswith("joint") for metric in moving_right.metrics)
 

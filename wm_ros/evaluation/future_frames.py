@@ -33,7 +33,12 @@ VARIANTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "frame_psnr": ON_TRAJECTORIES,
     "frame_ssim": ON_TRAJECTORIES,
     "frame_texture": (("", "predicted", ("copy_last",)), ("_sample", "sample", ("predicted", "copy_last"))),
-    HAND: (("", "predicted", ()), ("_true", "true", CONTROLS), ("_seen", "seen", ())),
+    HAND: (
+        ("", "predicted", ()),
+        ("_true", "true", CONTROLS[:2]),
+        ("_shuffled", "shuffled", ()),
+        ("_seen", "seen", ()),
+    ),
 }
 Images = NDArray[np.uint8]
 Hands = tuple[float, ...]
@@ -87,8 +92,9 @@ class PaintLog:
         """frame_psnr and frame_ssim at each horizon, `_true` on the true trajectory, `_moving` on moving frames.
 
         frame_texture: distance of local contrast, `_sample` of a drawn sample instead of the mean. hand_in_frame: how
-        far the hand in a frame is from the trajectory that it was painted on, as a reader finds it; `_seen`: the same
-        of the frames that came, which says what the reader itself errs by.
+        far the hand in a frame is from the trajectory that it was painted on, as a reader finds it (frames that were
+        painted on none: from the true one); `_seen`: the same of the frames that came, which says what the reader
+        itself errs by.
 
         Args:
             moving: by stamp of the prediction. true_body: stamp → (1, F, V) bodies that came.
