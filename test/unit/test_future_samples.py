@@ -153,4 +153,5 @@ def test_scenes_have_a_say_in_what_is_heeded(trajectory):
     trajectory.body_out.bias.data.fill_(1.0)
     item["future"], scenes["future"] = torch.zeros_like(item["future"]), torch.ones_like(scenes["future"])
     assert calibrate(trajectory, item)["heed_0"] == 0.0
-    assert calibrate(trajectory, item, scenes)["heed_0"] == 1.0
+    assert calibrate(trajectory, item, scenes, share=0.1)["heed_0"] == 0.0
+    assert calibrate(trajectory, item, scenes, share=0.7)["heed_0"] == 1.0

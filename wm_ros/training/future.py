@@ -34,6 +34,7 @@ from wm_ros.future.trajectory import (
     KNOWN_LEFT,
     KNOWN_RIGHT,
     Forecast,
+    TrajectoryModel,
 )
 from wm_ros.nn.ema import Ema
 from wm_ros.nn.instruction import noted
@@ -164,7 +165,11 @@ class FutureTask(Task):
 
     def start_from(self, bundle: Path) -> None:
         """The autoencoder, the constants, and the stage that is not trained, or both stages where both are."""
-        _, tensors = load_bundle(bundle, "future", FutureConfig)
+        found, tensors = load_bundle(bundle, "future", FutureConfig)
+        if self.config.stage == "frames":  # stage I stays as it is, whatever it was made of
+            same = {name: getattr(found.model, name) for name in ("trajectory", "samples", "subtasks")}
+            self.model.config = self.model.config.model_copy(update=same)
+            self.model.trajectory = TrajectoryModel(self.model.config, self.model.norm)
         both = ("trajectory", "frames", "reader")
         of_stage = {"both": both, "trajectory": ("frames", "reader"), "frames": both}
         for module in (*of_stage[self.config.stage], "norm"):
@@ -270,8 +275,10 @@ class FutureTask(Task):
     def export(self, out: Path, run: RunInfo) -> None:
         model = self._average.eval()
         if self.config.stage != "frames":
+            held_out = collated(self._held_out, CALIBRATION)
             scenes = None if self._scenes is None else collated(self._scenes, CALIBRATION)
-            run.log.update(calibrate(model.trajectory, collated(self._held_out, CALIBRATION), scenes))
+            share = 0.0 if self.config.scenes is None else self.config.scenes.share
+            run.log.update(calibrate(model.trajectory, held_out, scenes, share))
         if self.config.stage != "trajectory":
             run.log.update(judge_reader(model, collated(self._painted, CALIBRATION)))
             few = next(iter(DataLoader(self._painted, self.config.painted)))

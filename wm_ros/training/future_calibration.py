@@ -27,12 +27,15 @@ FEWEST = 50  # windows of a kind, below which its samples stay as they were lear
 
 
 @torch.no_grad()
-def calibrate(model: TrajectoryModel, held_out: Item, scenes: Item | None = None) -> dict[str, float]:
+def calibrate(
+    model: TrajectoryModel, held_out: Item, scenes: Item | None = None, share: float = 0.5
+) -> dict[str, float]:
     """Set `heed`, and `dispersion` and `trust` of the samples; returns what was found, by name.
 
     Args:
         held_out: collated windows; those with a whole future are used, without commands.
-        scenes: windows of scenes in which words decide; they have a say in what is heeded.
+        scenes: windows of scenes in which words decide, held out too: `share` of what decides what is heeded in
+            recordings of their kind, as it was of what the reading learned from.
     """
     samples, rate_hz = model.samples, model.config.rate_hz
     windows = {name: value[held_out["there"].all(1)] for name, value in held_out.items()}
@@ -44,8 +47,12 @@ def calibrate(model: TrajectoryModel, held_out: Item, scenes: Item | None = None
         samples.dispersion[kind], samples.trust[kind] = 1.0, 0.0
         truth = own["future"][..., :6]
         # The reading.
-        judged = own if scenes is None else _joined(own, scenes, kind, model)
-        errors = {heed: _error_mm(model, judged, kind, heed) for heed in HEEDS}
+        parts = [(1.0, own)]
+        if scenes is not None:
+            drawn = _of_kind(scenes, kind, model)
+            if len(drawn["body"]):
+                parts = [(1 - share, own), (share, drawn)]
+        errors = {heed: sum(weight * _error_mm(model, part, kind, heed) for weight, part in parts) for heed in HEEDS}
         model.heed[kind] = chosen = min(errors, key=lambda heed: errors[heed])
         facts |= {f"heed_{kind}": chosen, f"unheeded_mm_{kind}": errors[0.0], f"heeded_mm_{kind}": errors[chosen]}
         forecast = model(state_only(own))
@@ -74,10 +81,10 @@ def calibrate(model: TrajectoryModel, held_out: Item, scenes: Item | None = None
     return facts
 
 
-def _joined(own: Item, scenes: Item, kind: int, model: TrajectoryModel) -> Item:
-    """Windows of a kind of recording with those of scenes that are of the same kind."""
+def _of_kind(scenes: Item, kind: int, model: TrajectoryModel) -> Item:
+    """Windows of scenes that look like a kind of recording, with their whole future."""
     chosen = scenes["there"].all(1) & (model.norm.kind(scenes["states"]) == kind)
-    return {name: torch.cat([own[name], scenes[name][chosen]]) for name in own if name in scenes}
+    return {name: value[chosen] for name, value in scenes.items()}
 
 
 def _error_mm(model: TrajectoryModel, windows: Item, kind: int, heed: float) -> float:
