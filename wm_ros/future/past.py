@@ -2,7 +2,8 @@
 
 Ego-PM embeds the history of actions by a three-layer MLP. Here it predicts on its own: on a few dozen episodes it is
 nearer to the truth than attention over the same history. Each kind of recording has one, as it has a linear path, and
-it is fitted before stage II and the reading (`wm_ros.training.future_past`).
+it is fitted before stage II and the reading (`wm_ros.training.future_past`). While those are trained its dropout is on:
+on the episodes that it was fitted on it errs less than on others, and they are to learn from errors of a real size.
 """
 
 from __future__ import annotations
