@@ -43,12 +43,19 @@ class Episode:
     samples: Callable[[], Iterator[Sample]]
 
 
-def episodes(source: str) -> list[Episode]:
-    """List the episodes of `source` without reading them. Raises UserError naming the source and the remedy."""
+def episodes(source: str, open_bag: Callable[[Path], Episode] | None = None) -> list[Episode]:
+    """List the episodes of `source` without reading them.
+
+    Args:
+        open_bag: how a bag is opened; `wm_ros.data.bags.bag_episode` by default.
+
+    Raises:
+        UserError: naming the source and the remedy.
+    """
     location, options = _parse(source)
     options.pop("weight", None)
     start_s, end_s = (_number(options.pop(name, ""), source) for name in ("start_s", "end_s"))
-    found = _episodes(location, options, source)
+    found = _episodes(location, options, source, open_bag)
     if start_s is None and end_s is None:
         return found
     return [
@@ -102,7 +109,9 @@ def _stretch(samples: Callable[[], Iterator[Sample]], start_s: float, end_s: flo
             yield sample
 
 
-def _episodes(location: str, options: dict[str, str], source: str) -> list[Episode]:
+def _episodes(
+    location: str, options: dict[str, str], source: str, open_bag: Callable[[Path], Episode] | None
+) -> list[Episode]:
     if location.startswith("sim:"):
         return _simulated(location.removeprefix("sim:"), options, source)
     path = Path(location)
@@ -130,7 +139,7 @@ def _episodes(location: str, options: dict[str, str], source: str) -> list[Episo
     bags = find_bags(path)
     if not bags:
         raise UserError(f"source '{source}': no bag, LeRobot dataset or KITTI folder in there")
-    return [bag_episode(bag) for bag in bags]
+    return [(open_bag or bag_episode)(bag) for bag in bags]
 
 
 def _crop(text: str, source: str) -> tuple[float, ...]:
