@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import PictureType
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
 CODEC, PIXELS = "h264", "yuv420p"
@@ -68,7 +68,10 @@ class VideoFiles:
         if self._container is None:
             self._open(rgb.shape[1], rgb.shape[0])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
-            format=PIXELS, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+            format=PIXELS,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.AREA,
         )
         frame.pts = self._frames
         if self._frames == self._first_frame:
