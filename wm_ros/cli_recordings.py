@@ -38,7 +38,9 @@ def convert_kitti(
 
 @convert_app.command("lerobot")
 def convert_lerobot(
-    source: Annotated[Path, typer.Argument(help="A LeRobot dataset, v2.1 or v3.0.")],
+    source: Annotated[
+        str, typer.Argument(help="A LeRobot dataset, v2.1 or v3.0; ?camera=NAME&licence=MIT where there is a choice.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder: one bag for each episode is made in it.")],
     episodes: Annotated[str, typer.Option(help="Which, e.g. 0-3,7; all by default.")] = "",
     force: ForceOpt = False,
@@ -46,9 +48,11 @@ def convert_lerobot(
     """LeRobot → one bag for each episode."""
     from wm_ros.data.bags import write_bag
     from wm_ros.data.lerobot import lerobot_episodes
-    from wm_ros.data.sources import number_range
+    from wm_ros.data.sources import number_range, parse
 
-    found = lerobot_episodes(source, number_range(episodes, "--episodes"), {})
+    path, options = parse(source)
+    chosen = options.pop("episodes", "")
+    found = lerobot_episodes(Path(path), number_range(episodes or chosen, "--episodes"), options)
     with fresh_folder(out, force) as folder:
         for episode in track(found, "converting", console=Console(stderr=True)):
             write_bag(folder / episode.name, episode.samples(), licence=episode.licence)

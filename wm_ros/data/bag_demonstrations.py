@@ -1,8 +1,8 @@
 """Bags as demonstrations: several cameras, and episodes whose borders a topic says.
 
 Header stamps say when a sample was measured. A message without one (a String, or a sender that leaves it zero) counts
-as measured when the newest stamped message before it was; the time of receipt, which may be of another clock, decides
-only in a bag without any stamps.
+as measured just after the newest stamped message before it was; the time of receipt, which may be of another clock,
+decides only in a bag without any stamps.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from wm_ros.types import EpisodeMark, Frame, Sample
 log = logging.getLogger(__name__)
 
 EMPTY = "std_msgs/msg/Empty"
+_NUMBERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
+BORDER_TYPES = {EMPTY, *(f"std_msgs/msg/{name}" for name in ("Bool", "String", *_NUMBERS))}
 _ALWAYS = (table.JOINT_STATES, table.JOINT_COMMANDS, table.INSTRUCTION)
 _PICTURES = (table.IMAGE, table.IMAGE_COMPRESSED)
 _PLAIN = {"image", "image_raw", "image_color", "image_rect", "image_rect_color", "color", "rgb", "compressed"}
@@ -39,7 +41,8 @@ class BagChoice:
     """What of a bag is read.
 
     Attributes:
-        topics: bag topic → topic of the stack, where its name or type does not tell (see `match_topics`).
+        topics: bag topic → topic of the stack, where its name or type does not tell (see `match_topics`). Several may
+            be joint_states or joint_commands, as of two arms; the names of their joints must differ.
         cameras: camera → bag topic; where empty, the image topic that the stack would read.
         borders: bag topic that says where episodes begin and end, "" for gaps only (see `mark_of`).
     """
@@ -87,23 +90,17 @@ def bag_demonstration(bag: Path, choice: BagChoice) -> BagDemonstration:
 
 
 def mark_of(message: Any, before: Any) -> tuple[bool | None, Any]:
-    """What a message on the topic of borders says, and the value to remember.
+    """Whether an episode begins or ends with a message of `BORDER_TYPES` (None: neither), and the value to remember.
 
-    Each Empty begins a new episode. Of other types the field `data` counts, where it changes: an episode begins with
-    it, unless it is false, "" or negative, which belong to no episode. None where nothing changes.
-
-    Raises:
-        MessageError: the type has no such field.
+    Each Empty begins a new episode. Of other types the value counts where it changes: an episode begins with it,
+    unless it is false, "" or negative, which belong to no episode.
     """
-    kind = message.__msgtype__
-    if kind == EMPTY:
+    if message.__msgtype__ == EMPTY:
         return True, None
-    value = getattr(message, "data", None)
-    if not isinstance(value, bool | int | str):
-        raise MessageError(f"message type '{kind}' says no border; take std_msgs Empty, Bool, String or a whole number")
-    if before is not None and value == before:
+    value = message.data
+    if value == before and before is not None:
         return None, before
-    return (value >= 0 if type(value) is int else bool(value)), value
+    return (bool(value) if isinstance(value, bool | str) else value >= 0), value
 
 
 def _chosen(content: BagSummary, choice: BagChoice) -> dict[str, _Read]:
@@ -117,8 +114,12 @@ def _chosen(content: BagSummary, choice: BagChoice) -> dict[str, _Read]:
             raise BagError(f"bag '{content.path}': {option} names the topic '{name}', which is not there; it has {has}")
         return names[name.strip("/")]
 
-    topics = {find(theirs, "--topic"): ours for theirs, ours in choice.topics.items()}
+    topics, more = dict[str, str](), dict[str, str]()
+    for theirs, ours in choice.topics.items():
+        (more if ours in topics.values() else topics)[find(theirs, "--topic")] = ours
     matched = match_topics(there, topics)
+    for name, ours in more.items():  # the second arm: the same check, with a table that still has the topic
+        matched |= match_topics({name: there[name]}, {name: ours})
     found = {name: _Read(topic) for name, topic in matched.items() if topic in _ALWAYS}
     for topic in _ALWAYS[:2]:
         if topic not in matched.values():
@@ -128,6 +129,9 @@ def _chosen(content: BagSummary, choice: BagChoice) -> dict[str, _Read]:
     found |= _cameras(content, choice, there, matched, {c: find(t, "--camera") for c, t in choice.cameras.items()})
     if choice.borders:
         name = find(choice.borders, "--episodes-from")
+        if there[name] not in BORDER_TYPES:
+            wanted = "Empty, Bool, String or a whole number of std_msgs"
+            raise BagError(f"bag '{content.path}': --episodes-from takes {wanted}; '{name}' is {there[name]}")
         found[name] = replace(found.get(name, _Read(None)), border=there[name])
     return found
 
@@ -163,17 +167,17 @@ def _samples(bag: Path, chosen: dict[str, _Read]) -> Iterator[Sample]:
     """Samples and episode marks in order of their stamps."""
     refused: Counter[str] = Counter()
     reasons: dict[str, str] = {}
-    clock_ns = _first_stamp(bag, chosen)
+    clock_ns = _first_stamp(bag, chosen) - 1
     if any(read.border not in ("", EMPTY) for read in chosen.values()):
-        yield EpisodeMark(clock_ns, "", begins=False)
+        yield EpisodeMark(clock_ns + 1, "", begins=False)
     value: Any = None
     held = Held()
     for name, kind, t_ns, cdr in read_messages(bag, list(chosen)):
         read = chosen[name]
         stamp_ns = header_stamp(kind, cdr) or 0
-        if stamp_ns > clock_ns or 0 < stamp_ns < clock_ns - NANO:  # later, or the clock jumped back
+        if stamp_ns and not clock_ns - NANO <= stamp_ns <= clock_ns:  # later, or the clock jumped back
             clock_ns = stamp_ns
-        now_ns = stamp_ns or clock_ns or t_ns
+        now_ns = stamp_ns or clock_ns + 1 or t_ns
         try:
             if read.border:
                 begins, value = mark_of(deserialise(kind, cdr), value)

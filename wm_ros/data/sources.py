@@ -52,7 +52,7 @@ def episodes(source: str, open_bag: Callable[[Path], Episode] | None = None) -> 
     Raises:
         UserError: naming the source and the remedy.
     """
-    location, options = _parse(source)
+    location, options = parse(source)
     options.pop("weight", None)
     start_s, end_s = (_number(options.pop(name, ""), source) for name in ("start_s", "end_s"))
     found = _episodes(location, options, source, open_bag)
@@ -72,7 +72,7 @@ def weights(sources: list[str]) -> list[float] | None:
 
 def weight(source: str) -> float | None:
     """The `weight` that a source string gives, None where it gives none. Raises UserError unless it is positive."""
-    found = _number(_parse(source)[1].get("weight", ""), source)
+    found = _number(parse(source)[1].get("weight", ""), source)
     if found is not None and found <= 0:
         raise UserError(f"source '{source}': weight {found:g} is not positive; leave the source out instead")
     return found
@@ -80,12 +80,13 @@ def weight(source: str) -> float | None:
 
 def unweighted(source: str) -> str:
     """The source without its `weight`: the same samples. Raises UserError."""
-    location, options = _parse(source)
+    location, options = parse(source)
     rest = "&".join(f"{name}={value}" for name, value in options.items() if name != "weight")
     return f"{location}?{rest}" if rest else location
 
 
-def _parse(source: str) -> tuple[str, dict[str, str]]:
+def parse(source: str) -> tuple[str, dict[str, str]]:
+    """Where a source is, and its options. Raises UserError."""
     location, _, query = source.partition("?")
     try:
         return location, dict(parse_qsl(query, strict_parsing=bool(query)))
