@@ -12,19 +12,21 @@ Stats = dict[str, list[Any]]
 
 
 def column_stats(values: NDArray[Any]) -> Stats:
-    """Of a feature's rows (N, D), in float64. A dimension that never changes has exactly its value, and std 0."""
+    """Of a feature's rows (N, D), float32 or whole numbers.
+
+    Sums of equal float32 values are exact in float64 (up to 2^29 rows), so a dimension that never changes has its very
+    value as mean and as every quantile, and std 0: a normalisation that guards its divisor leaves it small.
+    """
     exact = values.astype(np.float64)
-    low, high = values.min(0), values.max(0)
-    still = low == high
-    stats: Stats = {
-        "min": low.tolist(),
-        "max": high.tolist(),
-        "mean": np.where(still, exact[0], exact.mean(0)).tolist(),
-        "std": np.where(still, 0.0, exact.std(0)).tolist(),
+    levels = np.quantile(exact, list(QUANTILES.values()), axis=0)
+    return {
+        "min": values.min(0).tolist(),
+        "max": values.max(0).tolist(),
+        "mean": exact.mean(0).tolist(),
+        "std": exact.std(0).tolist(),
         "count": [len(values)],
+        **{name: level.tolist() for name, level in zip(QUANTILES, levels, strict=True)},
     }
-    levels = np.where(still, exact[0], np.quantile(exact, list(QUANTILES.values()), axis=0))
-    return stats | {name: level.tolist() for name, level in zip(QUANTILES, levels, strict=True)}
 
 
 def histogram(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
