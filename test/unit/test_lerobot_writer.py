@@ -77,6 +77,26 @@ def test_a_table_of_an_episode_is_read_without_the_others(tmp_path):
     assert str(table.schema_arrow.field("action").type) == "float"  # LeRobot has a vector of one as a number
 
 
+def test_rows_are_counted_through_the_set_and_each_episode_knows_its_own(tmp_path):
+    written(tmp_path / "set", data_mb=1e-9)
+    rows_of = [pq.read_table(path).to_pydict() for path in sorted((tmp_path / "set/data").glob("*/*"))]
+    assert [i for rows in rows_of for i in rows["index"]] == list(range(14))
+    assert [rows["frame_index"] for rows in rows_of] == [list(range(n)) for n in LENGTHS]
+    assert [rows["episode_index"] for rows in rows_of] == [[number] * n for number, n in enumerate(LENGTHS)]
+    table = pq.read_table(tmp_path / "set/meta/episodes/chunk-000/file-000.parquet").to_pydict()
+    assert table["dataset_from_index"] == [0, 4, 11] and table["dataset_to_index"] == [4, 11, 14]
+    assert table["length"] == list(LENGTHS) and table["data/file_index"] == [0, 1, 2]
+    assert table["tasks"] == [["task 0"], ["task 1"], ["task 0"]]
+    assert [values[0] for values in table["stats/observation.state/min"]] == [0.0, 1.0, 2.0]
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"], info["splits"]) == (
+        3,
+        14,
+        2,
+        {"train": "0:3"},
+    )
+
+
 def test_videos_are_h264_with_even_colour_and_a_key_frame_at_each_episode(tmp_path):
     written(tmp_path / "set")
     with av.open(str(tmp_path / "set/videos/observation.images.head/chunk-000/file-000.mp4")) as container:
