@@ -123,7 +123,7 @@ def test_av1_at_30_hz_becomes_h264_at_15(tmp_path):
 
 @pytest.mark.parametrize("name", ["gps_nav_bag", "nebula_vlp16"])
 def test_bags_of_other_robots_are_refused_in_one_line(name, tmp_path):
-    with pytest.raises(UserError, match="no topic joint_states; say which it is") as error:
+    with pytest.raises(UserError, match=r"no topic joint_states; record it \(JointState\) too") as error:
         write_dataset(str(DATA / "rosbag" / name), tmp_path / "set", replace(ConvertOptions(), task="drive"))
     assert "\n" not in str(error.value)
 

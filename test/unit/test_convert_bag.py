@@ -83,8 +83,8 @@ def no(kind):
 @pytest.mark.parametrize(
     ("bags", "options", "said"),
     [
-        ([no(Joints)], OPTIONS, "no topic joint_states; say which it is"),
-        ([no(JointCommand)], OPTIONS, "no topic joint_commands; say which it is (and it has no other JointState)"),
+        ([no(Joints)], OPTIONS, "no topic joint_states; record it (JointState) too"),
+        ([no(JointCommand)], OPTIONS, "no topic joint_commands; record it (JointState) too"),
         ([no(Instruction)], OPTIONS, "an episode without instruction; give one with --task"),
         ([steps(0, 5), no(Frame)], OPTIONS, "'1' has no camera 'camera', which '0' has"),
         ([steps(0, 5), []], OPTIONS, "holds no message"),

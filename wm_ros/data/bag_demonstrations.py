@@ -124,8 +124,8 @@ def _chosen(content: BagSummary, choice: BagChoice) -> dict[str, _Read]:
     for topic in _ALWAYS[:2]:
         if topic not in matched.values():
             alike = [name for name, kind in there.items() if kind == topic.type and name not in found]
-            which = f"--topic {alike[0]}={topic.name}" if alike else "and it has no other JointState"
-            raise BagError(f"bag '{content.path}': no topic {topic.name}; say which it is ({which})")
+            remedy = f"say which it is: --topic {alike[0]}={topic.name}" if alike else "record it (JointState) too"
+            raise BagError(f"bag '{content.path}': no topic {topic.name}; {remedy}")
     found |= _cameras(content, choice, there, matched, {c: find(t, "--camera") for c, t in choice.cameras.items()})
     if choice.borders:
         name = find(choice.borders, "--episodes-from")
