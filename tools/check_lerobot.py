@@ -53,6 +53,8 @@ def main() -> None:
     parser.add_argument("--backend", default="pyav", help="LeRobot's video decoder: pyav, or torchcodec (wants FFmpeg)")
     parser.add_argument("--train", type=int, default=0, help="steps of ACT")
     given = parser.parse_args()
+    if not (given.dataset / "meta" / "info.json").is_file():  # LeRobot would make the folder and ask the Hub
+        parser.error(f"'{given.dataset}' is no LeRobot dataset: it has no meta/info.json")
     dataset = opened(given.dataset, given.backend)
     rows = pq.ParquetDataset(given.dataset / "data").read().to_pydict()
     windows(dataset, rows)
