@@ -91,6 +91,13 @@ class Instruction(Sample):
 
 
 @dataclass(frozen=True)
+class EpisodeMark(Sample):
+    """An episode begins here or, where `begins` is False, what follows belongs to none."""
+
+    begins: bool
+
+
+@dataclass(frozen=True)
 class Boxes(Sample):
     """True or detected boxes. `boxes`: (B, 7) float32, centre x y z, length, width, height (m), yaw (rad, CCW)."""
 

@@ -20,8 +20,8 @@ from wm_ros.hands.run import run
 from wm_ros.hands.sides import SideTracker, overlap
 from wm_ros.hands.source import Track, read_boxes, watch
 from wm_ros.messages import decode, encode_sample
-from wm_ros.training.grid import Step
-from wm_ros.types import Frame, HandTrajectory
+from wm_ros.training.grid import on_grid
+from wm_ros.types import Frame, HandTrajectory, Joints
 
 STAMP = 1_000_000_000_000
 needs_extra = pytest.mark.skipif(
@@ -83,8 +83,8 @@ def test_only_wrists_are_positions_in_metres(kind, width):
         _ = other.position_m
     with pytest.raises(RefusedError, match=f"kind '{kind}', the model was trained on 'wrist_m'"):
         Memory(FutureConfig(hands_frame_id="camera")).take_hand(other)
-    step = Step()
-    step.take(other)
+    seen = Frame(STAMP, "camera", np.zeros((2, 2, 3), np.uint8))
+    (step,) = on_grid([other, Joints(STAMP, "", ("a",), np.zeros(1)), seen])
     assert step.left is None, "a training window holds no hand of another kind"
 
 

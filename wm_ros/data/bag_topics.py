@@ -61,7 +61,7 @@ def match_topics(bag: dict[str, str], remap: dict[str, str] | None = None) -> di
     for bare, name in sorted(names.items()):
         if name in rest and bare in free and free[bare].type == rest[name]:
             take(name, free[bare])
-    rest = {n: k for n, k in rest.items() if n not in found and not _is_output(n)}
+    rest = {n: k for n, k in rest.items() if n not in found and not is_output(n)}
     for topic in list(free.values()):
         inside = [n for n, k in rest.items() if n.endswith("/" + topic.name) and k == topic.type and n not in found]
         if len(inside) == 1:
@@ -73,5 +73,6 @@ def match_topics(bag: dict[str, str], remap: dict[str, str] | None = None) -> di
     return found
 
 
-def _is_output(name: str) -> bool:
+def is_output(name: str) -> bool:
+    """True for a topic that our own nodes publish, in any namespace."""
     return any(name.strip("/") == o or name.endswith("/" + o) for o in _OUTPUTS)

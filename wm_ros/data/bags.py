@@ -49,7 +49,13 @@ LICENCE_UNKNOWN = "not stated"
 Raw = tuple[str, str, int, bytes]
 
 # At equal stamps: what a trigger needs comes before the trigger.
-_FIRST: tuple[type[Sample], ...] = (types.EgoPose, types.Joints, types.JointCommand, types.Instruction)
+_FIRST: tuple[type[Sample], ...] = (
+    types.EpisodeMark,
+    types.EgoPose,
+    types.Joints,
+    types.JointCommand,
+    types.Instruction,
+)
 _LAST: tuple[type[Sample], ...] = (types.Sweep, types.Frame)
 
 
@@ -115,7 +121,7 @@ def read_samples(path: Path, topics: dict[str, str] | None = None, recover: bool
     refused: Counter[str] = Counter()
     reasons: dict[str, str] = {}
     messages = read_messages(path, list(matched), recover=recover) if matched else iter(())
-    held = _Held()
+    held = Held()
     for name, kind, t_ns, cdr in messages:
         topic: Topic = matched[name]
         try:
@@ -138,7 +144,7 @@ def bag_episode(path: Path) -> Episode:
     return Episode(bag.stem if bag.is_file() else bag.name, licence, samples)
 
 
-class _Held:
+class Held:
     """Samples that wait for earlier ones; bounded in time and number."""
 
     def __init__(self) -> None:

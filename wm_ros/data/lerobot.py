@@ -73,6 +73,7 @@ def _samples(place: Place, layout: Layout) -> Iterator[Sample]:
         times = (place.video_start_s + float(row["timestamp"]) for row in _rows(place, ["timestamp"]))
         pictures = pictures_at(place.video, times)
     wanted = [name for name in ("observation.state", "action", "timestamp", "task_index") if name in layout.columns]
+    camera = (layout.camera or "camera").rsplit(".", 1)[-1]
     told: str | None = None
     for row in _rows(place, wanted):
         stamp = START_NS + round(float(row["timestamp"]) * 1e9)
@@ -91,19 +92,29 @@ def _samples(place: Place, layout: Layout) -> Iterator[Sample]:
             yield HandTrajectory(stamp, "torso", side, np.zeros(1), position, np.ones(1, dtype=bool))
         picture = next(pictures, None) if pictures is not None else None
         if picture is not None:
-            yield Frame(stamp, "camera", picture)
+            yield Frame(stamp, camera, picture)
 
 
 def _rows(place: Place, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of the episode, a few hundred in memory at a time."""
     try:
         with pq.ParquetFile(place.data) as table:
-            for batch in table.iter_batches(batch_size=256, columns=[*names, "episode_index"]):
+            groups = list(_groups(table.metadata, place.number))
+            for batch in table.iter_batches(batch_size=256, row_groups=groups, columns=[*names, "episode_index"]):
                 for row in batch.to_pylist():
                     if row["episode_index"] == place.number:
                         yield row
     except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, OSError) as error:
         raise UserError(f"'{place.data}' cannot be read ({first_line(error)}); copy the dataset again") from None
+
+
+def _groups(metadata: pq.FileMetaData, number: int) -> Iterator[int]:
+    """The row groups that may hold rows of an episode: those whose statistics do not say otherwise."""
+    for group in range(metadata.num_row_groups):
+        columns = (metadata.row_group(group).column(i) for i in range(metadata.num_columns))
+        found = next((column.statistics for column in columns if column.path_in_schema == "episode_index"), None)
+        if found is None or not found.has_min_max or found.min <= number <= found.max:
+            yield group
 
 
 def _vector(values: Any, names: tuple[str, ...], place: Place) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from wm_ros.errors import UserError
 
@@ -193,8 +194,16 @@ def _licence(path: Path, info: dict[str, Any]) -> str:
             return next((spdx for begin, spdx in _LICENCES.items() if begin.lower() in head.lower()), "unknown")
     if isinstance(info.get("license"), str):
         return str(info["license"])
-    readme = path / "README.md"
-    said = (
-        re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", readme.read_text(errors="replace")) if readme.is_file() else None
-    )
-    return said.group(1) if said else "unknown"
+    card = _card(path / "README.md")
+    said = card.get("license_details") or card.get("license")
+    return said if isinstance(said, str) else "unknown"
+
+
+def _card(readme: Path) -> dict[str, Any]:
+    """The YAML at the head of a README, as the Hub reads it; empty where there is none."""
+    head = re.match(r"---\n(.*?)\n---", readme.read_text(errors="replace"), re.DOTALL) if readme.is_file() else None
+    try:
+        found = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError:
+        found = None
+    return found if isinstance(found, dict) else {}

@@ -43,12 +43,19 @@ class Episode:
     samples: Callable[[], Iterator[Sample]]
 
 
-def episodes(source: str) -> list[Episode]:
-    """List the episodes of `source` without reading them. Raises UserError naming the source and the remedy."""
-    location, options = _parse(source)
+def episodes(source: str, open_bag: Callable[[Path], Episode] | None = None) -> list[Episode]:
+    """List the episodes of `source` without reading them.
+
+    Args:
+        open_bag: how a bag is opened; `wm_ros.data.bags.bag_episode` by default.
+
+    Raises:
+        UserError: naming the source and the remedy.
+    """
+    location, options = parse(source)
     options.pop("weight", None)
     start_s, end_s = (_number(options.pop(name, ""), source) for name in ("start_s", "end_s"))
-    found = _episodes(location, options, source)
+    found = _episodes(location, options, source, open_bag)
     if start_s is None and end_s is None:
         return found
     return [
@@ -65,7 +72,7 @@ def weights(sources: list[str]) -> list[float] | None:
 
 def weight(source: str) -> float | None:
     """The `weight` that a source string gives, None where it gives none. Raises UserError unless it is positive."""
-    found = _number(_parse(source)[1].get("weight", ""), source)
+    found = _number(parse(source)[1].get("weight", ""), source)
     if found is not None and found <= 0:
         raise UserError(f"source '{source}': weight {found:g} is not positive; leave the source out instead")
     return found
@@ -73,12 +80,13 @@ def weight(source: str) -> float | None:
 
 def unweighted(source: str) -> str:
     """The source without its `weight`: the same samples. Raises UserError."""
-    location, options = _parse(source)
+    location, options = parse(source)
     rest = "&".join(f"{name}={value}" for name, value in options.items() if name != "weight")
     return f"{location}?{rest}" if rest else location
 
 
-def _parse(source: str) -> tuple[str, dict[str, str]]:
+def parse(source: str) -> tuple[str, dict[str, str]]:
+    """Where a source is, and its options. Raises UserError."""
     location, _, query = source.partition("?")
     try:
         return location, dict(parse_qsl(query, strict_parsing=bool(query)))
@@ -102,7 +110,9 @@ def _stretch(samples: Callable[[], Iterator[Sample]], start_s: float, end_s: flo
             yield sample
 
 
-def _episodes(location: str, options: dict[str, str], source: str) -> list[Episode]:
+def _episodes(
+    location: str, options: dict[str, str], source: str, open_bag: Callable[[Path], Episode] | None
+) -> list[Episode]:
     if location.startswith("sim:"):
         return _simulated(location.removeprefix("sim:"), options, source)
     path = Path(location)
@@ -130,7 +140,7 @@ def _episodes(location: str, options: dict[str, str], source: str) -> list[Episo
     bags = find_bags(path)
     if not bags:
         raise UserError(f"source '{source}': no bag, LeRobot dataset or KITTI folder in there")
-    return [bag_episode(bag) for bag in bags]
+    return [(open_bag or bag_episode)(bag) for bag in bags]
 
 
 def _crop(text: str, source: str) -> tuple[float, ...]:
