@@ -22,17 +22,23 @@ EVERY = 3  # predictions per painted one, doubled whenever `KEPT` are held
 KEPT = 240
 CONTROLS = ("copy_last", "no_trajectory", "shuffled")
 HAND = "hand_in_frame"
-FIGURES = {
-    "frame_psnr": (psnr, "dB", "higher"),
-    "frame_ssim": (ssim, "1", "higher"),
-    "frame_texture": (texture_distance, "1", "lower"),
+SAMPLED = 4  # painted predictions per one of which a sample is drawn too
+SAMPLE = "frame_texture_sample"
+FIGURES = {"frame_psnr": psnr, "frame_ssim": ssim, "frame_texture": texture_distance}
+UNITS = {
+    "frame_psnr": ("dB", "higher"),
+    "frame_ssim": ("1", "higher"),
+    "frame_texture": ("1", "lower"),
+    SAMPLE: ("1", "lower"),
+    HAND: ("mm", "lower"),
 }
 # Of each figure: name, what is scored, beside what.
 ON_TRAJECTORIES = (("", "predicted", CONTROLS), ("_true", "true", CONTROLS))
 VARIANTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "frame_psnr": ON_TRAJECTORIES,
     "frame_ssim": ON_TRAJECTORIES,
-    "frame_texture": (("", "predicted", ("copy_last",)), ("_sample", "sample", ("predicted", "copy_last"))),
+    "frame_texture": (("", "predicted", ("copy_last",)),),
+    SAMPLE: (("", "sample", ("predicted", "copy_last")),),
     HAND: (
         ("", "predicted", ()),
         ("_true", "true", CONTROLS[:2]),
@@ -91,45 +97,45 @@ class PaintLog:
     ) -> list[Metric]:
         """frame_psnr and frame_ssim at each horizon, `_true` on the true trajectory, `_moving` on moving frames.
 
-        frame_texture: distance of local contrast, `_sample` of a drawn sample instead of the mean. hand_in_frame: how
-        far the hand in a frame is from the trajectory that it was painted on, as a reader finds it (frames that were
-        painted on none: from the true one); `_seen`: the same of the frames that came, which says what the reader
-        itself errs by.
+        frame_texture: distance of local contrast, `_sample` of a sample, drawn for one in `SAMPLED`, instead of the
+        mean. hand_in_frame: how far the hand in a frame is from the trajectory that it was painted on, as a reader finds
+        it (frames that were painted on none: from the true one); `_seen`: the same of the frames that came, which says
+        what the reader itself errs by.
 
         Args:
             moving: by stamp of the prediction. true_body: stamp → (1, F, V) bodies that came.
         """
         by_stamp = {row["stamp_ns"]: row for row in rows}
-        found: dict[tuple[str, int], dict[str, list[float]]] = {}
-        stamps: dict[int, list[int]] = {}
+        found: dict[tuple[str, int], list[tuple[int, dict[str, float]]]] = {}
         for number, painted in enumerate(self.kept):
             if not painted.seen:
                 continue
-            pictures, hands = self._pictures(number, true_body)
+            stamp_ns, (pictures, hands) = painted.moment.stamp_ns, self._pictures(number, true_body)
+            sample = None if number % SAMPLED else self._sample(painted.moment)
             for index, truth in sorted(painted.seen.items()):
-                stamps.setdefault(index, []).append(painted.moment.stamp_ns)
-                names = list(pictures)
-                images = to_tensor(np.stack([pictures[name][index] for name in names]))
-                wanted = to_tensor(truth)[None].expand_as(images)
-                for key, (measure, _, _) in FIGURES.items():
-                    for name, value in zip(names, measure(images, wanted).tolist(), strict=True):
-                        found.setdefault((key, index), {}).setdefault(name, []).append(value)
-                for name, error_m in hands.items():
-                    if error_m:
-                        found.setdefault((HAND, index), {}).setdefault(name, []).append(1e3 * error_m[index])
+                for key in FIGURES:
+                    values = _measured(key, {name: frames[index] for name, frames in pictures.items()}, truth)
+                    found.setdefault((key, index), []).append((stamp_ns, values))
+                if sample is not None:
+                    shown = {name: pictures[name][index] for name in ("predicted", "copy_last")}
+                    values = _measured("frame_texture", shown | {"sample": sample[index]}, truth)
+                    found.setdefault((SAMPLE, index), []).append((stamp_ns, values))
+                if hands["true"]:
+                    values = {name: 1e3 * error_m[index] for name, error_m in hands.items()}
+                    found.setdefault((HAND, index), []).append((stamp_ns, values))
         metrics = []
-        for (key, index), methods in found.items():
+        for (key, index), told in found.items():
             at = f"{self.config.frame_horizons_s[index]:.2f}".rstrip("0").ljust(3, "0")
-            _, unit, better = FIGURES.get(key, (None, "mm", "lower"))
-            columns = {name: np.array(column)[:, None] for name, column in methods.items()}
-            chosen = np.array([moving[stamp] for stamp in stamps[index]])
+            unit, better = UNITS[key]
+            columns = {name: np.array([[values[name]] for _, values in told]) for name in told[0][1]}
+            chosen = np.array([moving[stamp_ns] for stamp_ns, _ in told])
             for variant, figure, against in VARIANTS[key]:
                 whole = {"model": columns[figure], **{name: columns[name] for name in against}}
                 metrics.append(Metric(f"{key}{variant}@{at}s", unit, better, whole))
                 some = {name: column[chosen] for name, column in whole.items()}
                 metrics.append(Metric(f"{key}{variant}_moving@{at}s", unit, better, some))
-                for stamp, value in zip(stamps[index], columns[figure][:, 0], strict=True):
-                    by_stamp[stamp][f"{key}{variant}@{at}s"] = float(value)
+                for (stamp_ns, _), value in zip(told, columns[figure][:, 0], strict=True):
+                    by_stamp[stamp_ns][f"{key}{variant}@{at}s"] = float(value)
         return metrics
 
     def pictures(self) -> dict[str, Images]:
@@ -163,10 +169,19 @@ class PaintLog:
             seen = np.stack([painted.seen.get(i, painted.now) for i in range(len(self.config.frame_steps))])
             for name, images in (("seen", seen), *((name, pictures[name]) for name in CONTROLS[:2])):
                 hands[name] = self.twin.painter.hand_error_m(moment, images, true)
-        # A sample, drawn as a planner would draw one.
-        solver = make_solver(self.config.frames, max(2, self.config.frames.sample_steps))
-        pictures["sample"] = self.twin.paint(moment, moment.forecast.body, solver).rgb
         return pictures, hands
+
+    def _sample(self, moment: Moment) -> Images:
+        """Frames on the predicted trajectory, drawn as one possible future instead of the mean of all."""
+        sizes = self.config.frames
+        return self.twin.paint(moment, moment.forecast.body, make_solver(sizes, max(2, sizes.sample_steps))).rgb
 
     def _sized(self, rgb: Images) -> Images:
         return resize_area(rgb, self.config.image_height, self.config.image_width)
+
+
+def _measured(key: str, pictures: dict[str, Images], truth: Images) -> dict[str, float]:
+    """One figure of pictures (H, W, 3) of the same moment, by name."""
+    images = to_tensor(np.stack(list(pictures.values())))
+    values = FIGURES[key](images, to_tensor(truth)[None].expand_as(images))
+    return dict(zip(pictures, values.tolist(), strict=True))

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from wm_ros.evaluation.future import MOVING_MPS, MOVING_OVER_S
-from wm_ros.evaluation.future_frames import FIGURES, HAND
+from wm_ros.evaluation.future_frames import FIGURES, HAND, UNITS
 from wm_ros.evaluation.replay import Pipeline
 from wm_ros.evaluation.scorer import Metric
 from wm_ros.future.capability import FutureCapability
@@ -162,7 +162,7 @@ class Rollouts:
         assert moment.frame is not None
         now = self._sized(moment.frame)
         shown = {"model": imagined.frames[: len(times)], "hold": np.repeat(now[None], len(times), 0)}
-        for key, (measure, _, _) in FIGURES.items():
+        for key, measure in FIGURES.items():
             figures[key] = {
                 name: measure(to_tensor(images), to_tensor(seen)).double().numpy() for name, images in shown.items()
             }
@@ -189,7 +189,7 @@ def metrics_of(rollouts: list[Scored]) -> list[Metric]:
     """Of one episode: each figure at each horizon, on all starts and on moving ones."""
     found = []
     for key in rollouts[0].figures if rollouts else ():
-        _, unit, better = FIGURES.get(key, (None, "mm", "lower"))
+        unit, better = UNITS.get(key, ("mm", "lower"))
         for index, at_s in enumerate(rollouts[0].imagined.offsets_s):
             for suffix in ("", "_moving"):
                 chosen = [r for r in rollouts if len(r.seen) > index and (r.moving or not suffix)]

@@ -133,11 +133,6 @@ class TrajectoryModel(nn.Module):
         joints = len(config.joint_names)
         self.base = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps)
         self.base_asked = LinearPath(config.kinds, values, sizes.ridge_states, config.horizon_steps, joints)
-        size = (config.horizon_steps, values)
-        inputs = config.history_steps * values + config.state_tokens * config.state_width
-        more = config.history_steps * joints
-        self.past = PastPath(config.kinds, inputs, sizes.past_width, size, sizes.past_dropout)
-        self.past_asked = PastPath(config.kinds, inputs + more, sizes.past_width, size, sizes.past_dropout)
         self.register_buffer("heed", torch.ones(config.kinds))
         self.body_in = nn.Sequential(
             nn.Linear(2 * values, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
@@ -160,6 +155,11 @@ class TrajectoryModel(nn.Module):
         nn.init.zeros_(self.body_out.weight)
         nn.init.zeros_(self.body_out.bias)
         self.samples = Samples(config.samples, QUERIES * width, config.kinds, config.horizon_steps)
+        future = (config.horizon_steps, values)
+        inputs = config.history_steps * values + config.state_tokens * config.state_width
+        more = config.history_steps * joints
+        self.past = PastPath(config.kinds, inputs, sizes.past_width, future, sizes.past_dropout)
+        self.past_asked = PastPath(config.kinds, inputs + more, sizes.past_width, future, sizes.past_dropout)
         object.__setattr__(self, "norm", norm)  # shared with stage II, saved once
 
     norm: Normaliser
