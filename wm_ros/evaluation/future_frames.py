@@ -98,7 +98,7 @@ class PaintLog:
         """frame_psnr and frame_ssim at each horizon, `_true` on the true trajectory, `_moving` on moving frames.
 
         frame_texture: distance of local contrast, `_sample` of a sample, drawn for one in `SAMPLED`, instead of the
-        mean. hand_in_frame: how far the hand in a frame is from the trajectory that it was painted on, as a reader finds
+        mean. hand_in_frame: how far the hand in a frame is from the trajectory that it was painted on, as a reader sees
         it (frames that were painted on none: from the true one); `_seen`: the same of the frames that came, which says
         what the reader itself errs by.
 
