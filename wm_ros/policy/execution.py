@@ -144,15 +144,15 @@ class RealTime(Queue):
         self.period_ns, self.fade_steps, self.schedule = round(period_s * 1e9), fade_steps, schedule
 
     def _enter(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
-        count = (end_ns(chunk) - now_ns) // self.period_ns + 1
-        if self._running is None or now_ns > end_ns(self._running) or count < 2:
+        left_ns = end_ns(chunk) - now_ns
+        if self._running is None or now_ns > end_ns(self._running) or left_ns <= 0:
             return chunk
-        due_ns = now_ns + np.arange(count) * self.period_ns
+        due_ns = np.minimum(now_ns + np.arange(-(-left_ns // self.period_ns) + 1) * self.period_ns, end_ns(chunk))
         running = positions_at(self._running, due_ns[due_ns <= end_ns(self._running)])
         # Of the steps that the worst delay takes from the chunk's stamp on, those that have passed are behind.
         committed = math.ceil(max(0, self.delay_ns - (now_ns - chunk.stamp_ns)) / self.period_ns)
         path = blend(running, positions_at(chunk, due_ns), committed, self.fade_steps, self.schedule)
-        return ActionChunk(now_ns, "", chunk.names, np.arange(count) * self.period_ns / 1e9, path.astype(np.float32))
+        return ActionChunk(now_ns, "", chunk.names, (due_ns - now_ns) / 1e9, path.astype(np.float32))
 
 
 def end_ns(chunk: ActionChunk) -> int:

@@ -167,14 +167,19 @@ class Executor:
 
     def tick(self, now_ns: int, now_s: float) -> Command | None:
         """Once in each control period: what to send, or None for nothing."""
-        if self.armed and (trouble := self._trouble(now_s)):
-            return self.halt(trouble, now_s)
+        if (safe := self.watch(now_s)) is not None:
+            return safe
         target = self.strategy.target(now_ns + round(self.period_s * 1e9))  # due at the end of this period
         if target is None:
             return self.halt("the queue ran dry", now_s)
         if not self.armed and not self._begin(now_s):
             return None
         return Command(self._chunk(self.limiter.step(target)[None], self.period_s))
+
+    def watch(self, now_s: float) -> Command | None:
+        """The safe command if it is due; `tick` looks too."""
+        trouble = self._trouble(now_s) if self.armed else ""
+        return self.halt(trouble, now_s) if trouble else None
 
     def halt(self, why: str, now_s: float) -> Command | None:
         """Drop all chunks; the safe command where the robot moved by our commands, else None."""
