@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wm_ros.errors import UserError
-from wm_ros.policy.executor import Command, ExecutionConfig, Executor
+from wm_ros.policy.execution import ExecutionConfig
+from wm_ros.policy.executor import Command, Executor
 from wm_ros.policy.limits import JointLimits
 from wm_ros.types import ActionChunk, Joints
 

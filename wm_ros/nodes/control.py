@@ -15,7 +15,8 @@ from wm_ros.errors import UserError
 from wm_ros.messages.status import OK, WARN, Status
 from wm_ros.nodes.background import Answer, Background
 from wm_ros.policy.capability import Policy as PolicyCapability
-from wm_ros.policy.executor import Command, ExecutionConfig, Executor
+from wm_ros.policy.execution import ExecutionConfig
+from wm_ros.policy.executor import Command, Executor
 from wm_ros.policy.limit_files import limits_of
 from wm_ros.topics import JOINT_STATES
 from wm_ros.types import ActionChunk, Instruction, Joints, Sample

@@ -133,7 +133,7 @@ class Policy(CapabilityNode):
         if command.why:
             self._commanded = ()
             self.get_logger().warning(f"safe command: {command.why}")
-            self.publish(ACTION_CHUNK.name, encode_joint_trajectory(command.chunk))
+            self.publish(ACTION_CHUNK.name, encode_joint_trajectory(command.rest))
         self.publish(ACTION_STEP.name, encode_joint_trajectory(command.chunk))
 
     def _hold_measured(self, why: str) -> None:

@@ -18,16 +18,46 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from wm_ros.bundle import StrictModel
+from wm_ros.errors import UserError
 from wm_ros.policy.realtime import Schedule, blend
 from wm_ros.types import ActionChunk
 
 Double = NDArray[np.float64]
 StrategyName = Literal["queue", "ensemble", "real_time"]
+SafeCommand = Literal["hold", "stop"]
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
+SAFE_COMMANDS: tuple[str, ...] = get_args(SafeCommand)
 
 MAX_CHUNKS = 64
 RECENT = 20  # chunks whose delays are remembered; the worst of them counts
+
+
+class ExecutionConfig(StrictModel):
+    """How chunks are executed.
+
+    Attributes:
+        strategy: see above.
+        n_action_steps: points of a chunk before the next one is taken (queue, real_time); 0: half of the chunk.
+        ensemble_decay: m of the ensemble's weights. fade_steps, schedule: of real_time, in control periods.
+        safe_command: "hold" the measured joints (the last command where they are not fresh), or "stop": brake where
+            the joints are commanded to be.
+        chunk_timeout_s, joints_timeout_s: without a new one for longer, the safe command is due.
+        hold_time_s: in which a safe command of one point is reached.
+    """
+
+    strategy: StrategyName = "real_time"
+    control_rate_hz: float = Field(default=30.0, gt=0, le=1000)
+    n_action_steps: int = Field(default=0, ge=0)
+    ensemble_decay: float = Field(default=0.01, ge=0)
+    fade_steps: int = Field(default=10, ge=1)
+    schedule: Schedule = "linear"
+    safe_command: SafeCommand = "hold"
+    chunk_timeout_s: float = Field(default=0.5, gt=0)
+    joints_timeout_s: float = Field(default=0.5, gt=0)
+    hold_time_s: float = Field(default=0.1, ge=0)
 
 
 class Strategy(ABC):
@@ -153,6 +183,25 @@ class RealTime(Queue):
         committed = math.ceil(max(0, self.delay_ns - (now_ns - chunk.stamp_ns)) / self.period_ns)
         path = blend(running, positions_at(chunk, due_ns), committed, self.fade_steps, self.schedule)
         return ActionChunk(now_ns, "", chunk.names, (due_ns - now_ns) / 1e9, path.astype(np.float32))
+
+
+def steps_of(config: ExecutionConfig, chunk_steps: int) -> int:
+    """Points of a chunk of `chunk_steps` that are executed. Raises UserError where more are asked for."""
+    if config.n_action_steps > chunk_steps:
+        raise UserError(
+            f"n_action_steps = {config.n_action_steps}, but a chunk has {chunk_steps} steps; "
+            f"choose 1 to {chunk_steps}, or 0 for half of them"
+        )
+    return 1 if config.strategy == "ensemble" else config.n_action_steps or max(1, chunk_steps // 2)
+
+
+def make_strategy(config: ExecutionConfig, steps: int) -> Strategy:
+    """The strategy that `config` names, of which `steps` points of a chunk are executed."""
+    if config.strategy == "ensemble":
+        return Ensemble(config.ensemble_decay)
+    if config.strategy == "queue":
+        return Queue(steps)
+    return RealTime(steps, 1.0 / config.control_rate_hz, config.fade_steps, config.schedule)
 
 
 def end_ns(chunk: ActionChunk) -> int:
