@@ -100,7 +100,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             choices=("off", "queue", "ensemble", "real_time"),
         ),
         Parameter("control_rate_hz", 30.0, "Rate of action_step.", 1.0, 1000.0),
-        Parameter("n_action_steps", 0, "Steps of a chunk before the next (queue, real_time); 0: half of it.", 0, 1000),
+        Parameter("n_action_steps", 0, "Steps of a chunk before the next; 0: half (queue), one (real_time).", 0, 1000),
         Parameter("ensemble_decay", 0.01, "Weights exp(-m·i) of the ensemble, i = 0 the oldest; 0.0: mean.", 0.0, 10.0),
         Parameter("fade_steps", 10, "Control periods in which real_time fades to a new chunk.", 1, 1000),
         Parameter("fade_schedule", "linear", "How it fades.", choices=("linear", "exp", "ones", "zeros")),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -40,7 +41,8 @@ class ExecutionConfig(StrictModel):
 
     Attributes:
         strategy: see above.
-        n_action_steps: points of a chunk before the next one is taken (queue, real_time); 0: half of the chunk.
+        n_action_steps: points of a chunk before the next one is taken. 0: half of the chunk for queue; for real_time
+            one, so that each chunk is taken when it comes.
         ensemble_decay: m of the ensemble's weights. fade_steps, schedule: of real_time, in control periods.
         safe_command: "hold" the measured joints (the last command where they are not fresh), or "stop": brake where
             the joints are commanded to be.
@@ -82,8 +84,8 @@ class Strategy(ABC):
 
     @abstractmethod
     def target(self, now_ns: int) -> Double | None:
-        """Joint positions (J,) due at `now_ns`, rad; between two points of a chunk on the line between them, before its
-        first one that. None where no chunk reaches that far: the queue ran dry."""
+        """Joint positions (J,) due at `now_ns`, rad; between two points of a chunk on the line between them, before the
+        first one of the first chunk that. None where no chunk reaches that far: the queue ran dry."""
 
     @abstractmethod
     def left_s(self, now_ns: int) -> float:
@@ -108,7 +110,9 @@ class Ensemble(Strategy):
     def target(self, now_ns: int) -> Double | None:
         while self._chunks and end_ns(self._chunks[0]) < now_ns:
             self._chunks.popleft()
-        covering = [chunk for chunk in self._chunks if chunk.stamp_ns <= now_ns <= end_ns(chunk)]
+        covering = [chunk for chunk in self._chunks if begin_ns(chunk) <= now_ns <= end_ns(chunk)] or [
+            chunk for chunk in self._chunks if chunk.stamp_ns <= now_ns <= end_ns(chunk)
+        ]
         if not covering:
             return None
         points = np.stack([positions_at(chunk, np.array([now_ns]))[0] for chunk in covering])
@@ -162,8 +166,12 @@ class Queue(Strategy):
         self._waiting = chunk
 
     def _enter(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
-        """What is run of `chunk` from now on."""
-        return chunk
+        """What is run of `chunk` from now on: before its first point, the way there from where the running one is."""
+        if self._running is None or not now_ns <= end_ns(self._running) or now_ns >= begin_ns(chunk):
+            return chunk
+        here = positions_at(self._running, np.array([now_ns])).astype(np.float32)
+        offsets_s = np.concatenate([[(now_ns - chunk.stamp_ns) / 1e9], chunk.offsets_s])
+        return replace(chunk, offsets_s=offsets_s, position_rad=np.concatenate([here, chunk.position_rad]))
 
 
 class RealTime(Queue):
@@ -181,7 +189,9 @@ class RealTime(Queue):
         running = positions_at(self._running, due_ns[due_ns <= end_ns(self._running)])
         # Of the steps that the worst delay takes from the chunk's stamp on, those that have passed are behind.
         committed = math.ceil(max(0, self.delay_ns - (now_ns - chunk.stamp_ns)) / self.period_ns)
-        path = blend(running, positions_at(chunk, due_ns), committed, self.fade_steps, self.schedule)
+        path = blend(
+            running, positions_at(super()._enter(chunk, now_ns), due_ns), committed, self.fade_steps, self.schedule
+        )
         return ActionChunk(now_ns, "", chunk.names, (due_ns - now_ns) / 1e9, path.astype(np.float32))
 
 
@@ -190,9 +200,11 @@ def steps_of(config: ExecutionConfig, chunk_steps: int) -> int:
     if config.n_action_steps > chunk_steps:
         raise UserError(
             f"n_action_steps = {config.n_action_steps}, but a chunk has {chunk_steps} steps; "
-            f"choose 1 to {chunk_steps}, or 0 for half of them"
+            f"choose 1 to {chunk_steps}, or 0"
         )
-    return 1 if config.strategy == "ensemble" else config.n_action_steps or max(1, chunk_steps // 2)
+    if config.strategy == "ensemble":
+        return 1
+    return config.n_action_steps or (max(1, chunk_steps // 2) if config.strategy == "queue" else 1)
 
 
 def make_strategy(config: ExecutionConfig, steps: int) -> Strategy:
@@ -202,6 +214,11 @@ def make_strategy(config: ExecutionConfig, steps: int) -> Strategy:
     if config.strategy == "queue":
         return Queue(steps)
     return RealTime(steps, 1.0 / config.control_rate_hz, config.fade_steps, config.schedule)
+
+
+def begin_ns(chunk: ActionChunk) -> int:
+    """When the first point of a chunk is due."""
+    return chunk.stamp_ns + round(float(chunk.offsets_s[0]) * 1e9)
 
 
 def end_ns(chunk: ActionChunk) -> int:
