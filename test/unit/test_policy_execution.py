@@ -157,7 +157,7 @@ def test_in_real_time_no_step_is_larger_than_the_fade_allows() -> None:
             assert target is not None
             found.append(abs(float(target[0]) - last.get(name, float(target[0]))))
             last[name] = float(target[0])
-    # Values differ by less than 4.5 here; the fade takes 41 steps, of which the first run up to the chunk's first point.
+    # Values differ by less than 4.5; the fade takes 41 steps, of which the first lead to the chunk's first point.
     assert max(jumps) < 4.5 * 2 / 41 < max(plain)
 
 
