@@ -1,4 +1,4 @@
-"""`wm chunking`: what a delay of the policy does to the motion of a robot."""
+"""`wm chunking`: what a late policy does to the motion of a robot; `wm checkpoint`: a bundle in LeRobot's layout."""
 
 from __future__ import annotations
 
@@ -60,6 +60,26 @@ def chunking(
         )
     console.print(_table(report, delays))
     console.print(f"metrics: {out / 'metrics.json'}", highlight=False)
+
+
+def checkpoint(
+    bundle: Annotated[str, typer.Argument(help="Folder of a policy bundle, or the name of a shipped one.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    camera: Annotated[str, typer.Option(help="Of the key observation.images.<camera>.")] = "camera",
+    n_action_steps: Annotated[int, typer.Option(min=0, help="Of a chunk, to act on; 0: all.")] = 0,
+    force: ForceOpt = False,
+) -> None:
+    """Write a policy bundle in the layout of LeRobot's checkpoints: config.json, safetensors, processors.
+
+    It is read by wm_ros.policy.checkpoint.load_checkpoint, and by the policy node as its bundle.
+    """
+    from wm_ros.paths import bundle_path
+    from wm_ros.policy.checkpoint import policy_of_bundle, save_checkpoint
+
+    policy = policy_of_bundle(bundle_path(bundle), camera=camera, n_action_steps=n_action_steps)
+    with fresh_folder(out, force) as folder:
+        save_checkpoint(folder, policy)
+    console.print(f"checkpoint: {out}", highlight=False)
 
 
 def _table(report: dict[str, object], delays_ms: tuple[int, ...]) -> Table:

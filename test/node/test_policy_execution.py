@@ -18,7 +18,7 @@ from wm_ros.nodes.policy import Policy
 from wm_ros.types import ActionChunk, Instruction, Joints
 
 PERIOD_S = 0.05
-TRANSPORT_S = 0.02  # of the message and of this shared machine, beyond what the node promises
+TRANSPORT_S = 0.02  # of the message, beyond what the node promises
 
 
 class Robot:
@@ -33,13 +33,18 @@ class Robot:
         self.value, self.seed = 0.1, 0
         self.joints = self.tokens = True
         self._next = {"joints": 0.0, "tokens": 0.0}
+        self.stalled_s = 0.0
 
     def until(self, condition, what, timeout_s=10.0):
-        end = time.monotonic() + timeout_s
+        """`stalled_s`: the longest that this process, in which the node runs too, had to wait for the machine."""
+        now = time.monotonic()
+        end, self.stalled_s = now + timeout_s, 0.0
         while not condition():
             assert time.monotonic() < end, f"within {timeout_s} s: {what}"
             self.feed()
             self.bench.executor.spin_once(timeout_sec=0.005)
+            before, now = now, time.monotonic()
+            self.stalled_s = max(self.stalled_s, now - before - 0.01)
 
     def run(self, seconds):
         end = time.monotonic() + seconds
@@ -111,7 +116,7 @@ def test_a_model_that_never_answers_gets_the_safe_command_within_a_control_perio
     heard_s, safe = robot.safe()[0]
     late_s = heard_s - answered_s - 0.3
     print(f"safe command {late_s * 1e3:.1f} ms after the timeout, of a period of {PERIOD_S * 1e3:.0f} ms")
-    assert -TRANSPORT_S < late_s < PERIOD_S + TRANSPORT_S
+    assert -TRANSPORT_S < late_s < PERIOD_S + TRANSPORT_S + robot.stalled_s
     assert safe.position_rad == pytest.approx(np.full((1, 26), 0.1)), "the measured joints"
     said = len(robot.steps())
     robot.run(0.5)
@@ -129,7 +134,9 @@ def test_joints_that_fall_silent_get_it_within_a_control_period_of_their_timeout
     robot.until(robot.safe, "the safe command")
     late_s = robot.safe()[0][0] - silent_s - 0.3
     print(f"safe command {late_s * 1e3:.1f} ms after the timeout, of a period of {PERIOD_S * 1e3:.0f} ms")
-    assert -0.01 - TRANSPORT_S < late_s < PERIOD_S + TRANSPORT_S, "the last joints came up to 0.01 s before"
+    assert -0.01 - TRANSPORT_S < late_s < PERIOD_S + TRANSPORT_S + robot.stalled_s, (
+        "the last joints came up to 0.01 s before"
+    )
 
 
 def test_a_queue_that_runs_dry_gets_it_within_a_control_period_of_its_end(bench):
@@ -140,7 +147,7 @@ def test_a_queue_that_runs_dry_gets_it_within_a_control_period_of_its_end(bench)
     ends_s = time.monotonic() + (end_ns - bench.now_ns()) / 1e9
     robot.until(robot.safe, "the safe command")
     late_s = robot.safe()[0][0] - ends_s
-    assert -PERIOD_S - TRANSPORT_S < late_s < PERIOD_S + TRANSPORT_S
+    assert -PERIOD_S - TRANSPORT_S < late_s < PERIOD_S + TRANSPORT_S + robot.stalled_s
     bench.until(lambda: "dry" in robot.figures().get("last_safe_command", ""), "the reason is said")
 
 

@@ -4,16 +4,22 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from policy_parts import CONFIG, make_head
+from policy_parts import CONFIG, joints, make_head, tokens
+from policy_parts import make_policy as make_capability
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from wm_ros.capability import load
+from wm_ros.cli import app
 from wm_ros.errors import BundleError, UserError
 from wm_ros.paths import bundle_path
 from wm_ros.policy.checkpoint import load_checkpoint, make_processors, policy_of_bundle, save_checkpoint
 from wm_ros.policy.lerobot import LeRobotConfig, LeRobotPolicy
 from wm_ros.policy.normalise import statistics
+from wm_ros.types import PolicyPrediction
 
 STATS = {
     "observation.state": statistics(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * 2),
@@ -75,6 +81,22 @@ def test_the_shipped_bundle_becomes_a_checkpoint_and_comes_back(tmp_path: Path) 
     assert after.after(action) is action, "the head of a bundle takes and gives radians"
 
 
+def test_a_checkpoint_runs_where_a_bundle_does(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "own", LeRobotPolicy(LeRobotConfig.of(CONFIG), make_head()))
+    capability, same = load("policy", tmp_path / "own"), make_capability()
+    for sample in (joints(0), tokens(0)):
+        chunk, expected = capability.step(sample), same.step(sample)
+    assert isinstance(chunk, PolicyPrediction) and isinstance(expected, PolicyPrediction)
+    np.testing.assert_array_equal(chunk.chunk.position_rad, expected.chunk.position_rad)
+    save_checkpoint(tmp_path / "other", make_policy(), STATS)
+    with pytest.raises(BundleError, match="STATE is MEAN_STD, but the node's head takes and gives radians"):
+        load("policy", tmp_path / "other")
+    (tmp_path / "act").mkdir()
+    (tmp_path / "act" / "config.json").write_text('{"type": "act"}')
+    with pytest.raises(BundleError, match="type 'act' cannot be read"):
+        load("policy", tmp_path / "act")
+
+
 @pytest.mark.parametrize("kind", ["act", "diffusion", "pi0", None])
 def test_architectures_of_others_are_refused_and_named(folder: Path, kind: str | None) -> None:
     config = json.loads((folder / "config.json").read_text()) | {"type": kind}
@@ -134,6 +156,15 @@ def test_statistics_that_a_mode_needs_are_asked_for_before_anything_is_read_back
     lacking = {"action": {"mean": torch.zeros(3), "std": torch.ones(3)}}
     with pytest.raises(UserError, match="'action': QUANTILES needs q01"):
         save_checkpoint(tmp_path / "checkpoint", make_policy(), lacking)
+
+
+def test_the_command_writes_a_bundle_as_a_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = CliRunner().invoke(app, ["checkpoint", "policy-lite", "--out", str(out), "--camera", "head"])
+    assert said.exit_code == 0, said.output
+    policy, _, _ = load_checkpoint(out)
+    assert policy.camera == "observation.images.head"
+    assert isinstance(CliRunner().invoke(app, ["checkpoint", "policy-lite", "--out", str(out)]).exception, UserError)
 
 
 def test_two_cameras_are_refused() -> None:

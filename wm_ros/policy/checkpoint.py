@@ -105,6 +105,31 @@ def load_checkpoint(
     return policy, _processor(folder, BEFORE, config), _processor(folder, AFTER, config)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder says that it is in LeRobot's layout, of whatever architecture; False where it cannot be read."""
+    try:
+        return "type" in _json(folder, "config.json")
+    except BundleError:
+        return False
+
+
+def bare_head(folder: Path) -> tuple[PolicyModelConfig, PolicyHead]:
+    """Configuration and head of a checkpoint, for those who give it radians and take radians from it.
+
+    Raises:
+        BundleError: as `load_checkpoint`, or the checkpoint normalises joints or actions around its head.
+    """
+    policy, _, _ = load_checkpoint(folder)
+    for kind in ("STATE", "ACTION"):
+        mode = policy.config.normalization_mapping.get(kind, "IDENTITY")
+        if mode != "IDENTITY":
+            raise BundleError(
+                f"checkpoint '{folder}': normalization_mapping: {kind} is {mode}, but the node's head takes and gives "
+                f"radians (IDENTITY); use it from Python, or train it with IDENTITY"
+            )
+    return policy.config.model, policy.head
+
+
 def _config(folder: Path) -> LeRobotConfig:
     raw = _json(folder, "config.json")
     if raw.get("type") != TYPE:
