@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from wm_ros.cli_hands import hands
+from wm_ros.cli_policy import checkpoint, chunking
 from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
 from wm_ros.cli_training import Name, backbones, cotrain, grounding, illumination, imagine, probe, train
 from wm_ros.errors import UserError
@@ -180,7 +181,7 @@ def print_metrics(report: dict[str, Any]) -> None:
         console.print(f"not scored: {why}", highlight=False)
 
 
-for command in (train, probe, cotrain, backbones, illumination, grounding, imagine, hands):
+for command in (train, probe, cotrain, backbones, illumination, grounding, imagine, hands, chunking, checkpoint):
     app.command()(command)
 
 

@@ -56,6 +56,8 @@ HAND_BOXES = tuple(
 # What the nodes say.
 STATE_TOKENS = Topic("state/tokens", "sensor_msgs/msg/Image", sample=types.StateTokens)
 BEV_TOKENS = Topic("bev/tokens", "sensor_msgs/msg/Image", sample=types.BevTokens)
+ACTION_CHUNK = Topic("action_chunk", "trajectory_msgs/msg/JointTrajectory")
+ACTION_STEP = Topic("action_step", "trajectory_msgs/msg/JointTrajectory")  # what to do now, while chunks are executed
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
 
 
@@ -93,7 +95,7 @@ OUTPUTS: dict[str, tuple[Topic, ...]] = {
         Topic("future/subtask", "std_msgs/msg/String", lazy=True),
         Topic("future/answer", "sensor_msgs/msg/Image"),
     ),
-    "policy": (Topic("action_chunk", "trajectory_msgs/msg/JointTrajectory"),),
+    "policy": (ACTION_CHUNK, ACTION_STEP),
     "monitor": (Topic("monitor/surprise", "std_msgs/msg/Float64MultiArray"),),
 }
 
@@ -108,7 +110,7 @@ INPUTS["monitor"] = (
     *(t for t in OUTPUTS["lidar_encoder"] if t.name.startswith("bev/occupancy")),
     *(t for t in OUTPUTS["future_predictor"] if t.name.startswith("future/hand_")),
     *(t for t in OUTPUTS["future_predictor"] if t.name.startswith("future/image/")),
-    *OUTPUTS["policy"],
+    ACTION_CHUNK,
 )
 
 NODES = tuple(OUTPUTS)

@@ -30,6 +30,7 @@ class Workbench:
         self.executor.add_node(self.driver)
         self.nodes = []
         self.heard = defaultdict(list)
+        self.heard_s = defaultdict(list)  # steady times of arrival
         self.order = []
         self._publishers = {}
 
@@ -64,6 +65,7 @@ class Workbench:
 
     def _keep(self, name, cdr):
         self.heard[name].append(cdr)
+        self.heard_s[name].append(time.monotonic())
         self.order.append(name)
 
     def publish_bytes(self, name, cdr):

@@ -15,7 +15,9 @@ from wm_ros.messages.status import ERROR, OK, WARN
 from wm_ros.nodes import shared_memory
 from wm_ros.nodes.diagnostics import CycleBudget, Window
 from wm_ros.nodes.intake import Intake, Streaks
-from wm_ros.nodes.parameters import read_file
+from wm_ros.nodes.parameters import PARAMETERS, read_file
+from wm_ros.policy.execution import SAFE_COMMANDS, STRATEGIES
+from wm_ros.policy.realtime import SCHEDULES
 
 S = 10**9
 
@@ -81,6 +83,8 @@ def test_figures_are_median_p95_and_last_over_bounded_memory():
         ("policy: {ros__parameters: {threads: 1.5}}", "threads = 1.5 must be a whole number"),
         ("policy: {ros__parameters: {max_age_s: 2}}", "max_age_s = 2 must be a number with a point"),
         ("policy: {ros__parameters: {max_age_s: -1.0}}", "must be from 0 to 3600"),
+        ("policy: {ros__parameters: {execution: off}}", "execution = False must be text: YAML reads off as false"),
+        ("policy: {ros__parameters: {safe_command: run}}", "safe_command = 'run' must be one of hold, stop"),
         ("polisy: {ros__parameters: {threads: 1}}", "no node 'polisy'"),
         ("policy: {threads: 1}", "'policy' must hold 'ros__parameters:'"),
         ("policy: {ros__parameters: [", "line 1 is not YAML"),
@@ -93,6 +97,12 @@ def test_a_parameter_file_is_refused_with_the_line_that_names_what_is_wrong(tmp_
     with pytest.raises(UserError) as refused:
         read_file(file)
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_choices_in_the_table_are_those_of_the_library():
+    rows = {row.name: row.choices for row in PARAMETERS["policy"]}
+    assert rows["execution"] == ("off", *STRATEGIES)
+    assert (rows["fade_schedule"], rows["safe_command"]) == (SCHEDULES, SAFE_COMMANDS)
 
 
 def test_a_missing_parameter_file_is_named(tmp_path):

@@ -84,16 +84,20 @@ class CapabilityNode(ManagedNode):
         silent = self.silent_inputs()
         prediction = self.capability.step(sample)
         self.withheld = self.capability.withheld
+        self.answer(prediction, silent, wanted)
+        self.ended_s = ended_s = time.monotonic()
+        self.budget.add(received_s, ended_s, self.capability.timings_ms)
+        if prediction is not None and self.now_ns() > 0:
+            self.ages_ms.add(age_ms + (ended_s - began_s) * 1e3)
+
+    def answer(self, prediction: Prediction | None, silent: list[str], wanted: set[str]) -> None:
+        """Publish what a trigger gave, unless it gave nothing or an input that it needs is silent."""
         if prediction is not None and silent:
             self.withheld = f"'{silent[0]}' is silent"
         if prediction is None or silent:
             self.on_withheld()
         else:
             self.publish_prediction(prediction, wanted)
-        self.ended_s = ended_s = time.monotonic()
-        self.budget.add(received_s, ended_s, self.capability.timings_ms)
-        if prediction is not None and self.now_ns() > 0:
-            self.ages_ms.add(age_ms + (ended_s - began_s) * 1e3)
 
     def publish_prediction(self, prediction: Prediction, wanted: set[str]) -> None:
         """Publish it, unless a value is not finite: then nothing of it."""

@@ -24,19 +24,24 @@ TYPE_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `low` and `high` are inclusive; `default` gives the type. None of them changes while running."""
+    """One parameter. `low` and `high` are inclusive; `default` gives the type; a text may have `choices`. None of them
+    changes while running."""
 
     name: str
     default: Value
     description: str
     low: float | None = None
     high: float | None = None
+    choices: tuple[str, ...] = ()
 
     def problem(self, value: Any) -> str:
         """Why `value` cannot be taken, in words; '' if it can."""
         wanted: Any = type(self.default)
         if type(value) is not wanted:
-            return f"must be {TYPE_NAMES[wanted]}"
+            quotes = ": YAML reads off as false, put it in quotes" if value is False and "off" in self.choices else ""
+            return f"must be {TYPE_NAMES[wanted]}{quotes}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}"
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             return f"must be from {self.low:g} to {self.high:g}"
         return ""
@@ -88,6 +93,28 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "policy": (
         *_capability("policy-lite", 133.0, 667.0),
         Parameter("hold_time_s", 0.1, "Time in which the safe command reaches the held position.", 0.0, 10.0),
+        Parameter(
+            "execution",
+            "off",
+            "How chunks are executed, step by step on action_step; off: only action_chunk is published.",
+            choices=("off", "queue", "ensemble", "real_time"),
+        ),
+        Parameter("control_rate_hz", 30.0, "Rate of action_step.", 1.0, 1000.0),
+        Parameter("n_action_steps", 0, "Steps of a chunk before the next; 0: half (queue), one (real_time).", 0, 1000),
+        Parameter("ensemble_decay", 0.01, "Weights exp(-m·i) of the ensemble, i = 0 the oldest; 0.0: mean.", 0.0, 10.0),
+        Parameter("fade_steps", 10, "Control periods in which real_time fades to a new chunk.", 1, 1000),
+        Parameter("fade_schedule", "linear", "How it fades.", choices=("linear", "exp", "ones", "zeros")),
+        Parameter(
+            "safe_command",
+            "hold",
+            "Sent when the policy or the joints fall silent, and last: hold the measured joints, or stop by braking.",
+            choices=("hold", "stop"),
+        ),
+        Parameter("chunk_timeout_s", 0.5, "No chunk for longer: the safe command.", 0.05, 60.0),
+        Parameter("urdf", "", "Robot description with limits of the commanded joints; empty: none."),
+        Parameter("joint_limits", "", "joint_limits.yaml (MoveIt, ros2_control) beside or instead of it; empty: none."),
+        Parameter("max_velocity_radps", 0.0, "Of every joint, besides the files; 0.0: none.", 0.0, 1000.0),
+        Parameter("max_acceleration_radps2", 0.0, "Of every joint, besides the files; 0.0: none.", 0.0, 100000.0),
     ),
     "monitor": (
         *_common(1.0, 200.0, 1000.0),

@@ -1,4 +1,5 @@
-"""`state/tokens`, `bev/tokens`, `joint_states`, `instruction` → `action_chunk`; and the command that is safe."""
+"""`state/tokens`, `bev/tokens`, `joint_states`, `instruction` → `action_chunk`; while chunks are executed also
+`action_step`, what to do now; and the command that is safe."""
 
 from __future__ import annotations
 
@@ -6,17 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from wm_ros import messages
+from wm_ros.messages.motion import encode_joint_trajectory
+from wm_ros.messages.status import Status
 from wm_ros.nodes.base import CapabilityNode
+from wm_ros.nodes.control import Control
 from wm_ros.nodes.runner import run
-from wm_ros.topics import BEV_TOKENS, Topic
+from wm_ros.policy.executor import Command
+from wm_ros.topics import ACTION_CHUNK, ACTION_STEP, BEV_TOKENS, Topic
 from wm_ros.types import ActionChunk, BevTokens, Instruction, Joints, PolicyPrediction, Prediction, Sample
 
 
 class Policy(CapabilityNode):
-    """Armed by its first chunk. Armed, it holds the measured joints once when an input falls silent, and as the
-    last thing it says when it is deactivated; then it is not armed."""
+    """Armed by its first chunk, or where it executes chunks by its first command. Armed, it says the safe command once
+    when an input falls silent or the model fails, and as the last thing when it is deactivated; then it is not armed.
+
+    Without execution the safe command holds the measured joints. With it the model runs in a thread of its own
+    (`wm_ros.nodes.control`), so that commands go out while it thinks and the watchdog when it never answers.
+    """
 
     name = "policy"
     capability_name = "policy"
@@ -25,7 +35,41 @@ class Policy(CapabilityNode):
     def __init__(self, **options: Any) -> None:
         self._joints: Joints | None = None
         self._commanded: tuple[str, ...] = ()
+        self._control: Control | None = None
         super().__init__(**options)
+
+    # ------------------------------------------------------------------ lifecycle
+
+    def configure(self) -> None:
+        super().configure()
+        if self._parameter("execution") != "off":
+            assert self.capability is not None
+            self._control = Control(self, self.capability, self._parameter)
+
+    def clean_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        self._control = None
+        super().clean_up()
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        if self._control is not None:
+            clock = self.get_clock() if self._parameter("use_sim_time") else self.steady
+            self._timers_active.append(self.create_timer(self._control.period_s, self._tick, clock=clock))
+        return result
+
+    def before_deactivation(self) -> None:
+        self.hold("deactivated")
+
+    def on_reset(self) -> None:
+        self._joints, self._commanded = None, ()
+        if self._control is None:
+            super().on_reset()
+        else:
+            self._control.reset(self._instruction)
+
+    # ------------------------------------------------------------------ input
 
     def watched(self) -> list[str]:
         """A robot without a LiDAR has no BEV tokens; once they have come they are expected again."""
@@ -34,11 +78,30 @@ class Policy(CapabilityNode):
     def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
         if isinstance(sample, Joints) and np.isfinite(sample.position_rad).all():
             self._joints = sample
-        super().on_sample(topic, sample, received_s)
+        if self._control is None:
+            super().on_sample(topic, sample, received_s)
+            return
+        if isinstance(sample, Instruction):
+            if self._instruction is not None and sample.text != self._instruction.text:
+                self._control.void()
+                self.hold("a new instruction")
+            self._instruction = sample
+        if self.is_trigger(topic):
+            self.drain()
+        self._control.take(sample)
+
+    def _watch(self) -> None:
+        super()._watch()
+        if self._control is not None:  # the control timer stands still where simulated time does
+            self._send(self._control.watch())
+
+    # ------------------------------------------------------------------ output
 
     def on_published(self, prediction: Prediction) -> None:
         if isinstance(prediction, PolicyPrediction):
             self._commanded = prediction.chunk.names
+            if self._control is not None:
+                self._control.execute(prediction.chunk)
 
     def on_withheld(self) -> None:
         self.hold(self.withheld)
@@ -51,15 +114,30 @@ class Policy(CapabilityNode):
         self.hold(why)
         super().on_fault(why)
 
-    def before_deactivation(self) -> None:
-        self.hold("deactivated")
-
-    def on_reset(self) -> None:
-        self._joints, self._commanded = None, ()
-        super().on_reset()
-
     def hold(self, why: str) -> None:
-        """Ask the joints that were commanded to stay where they were measured last, once.
+        """Say the safe command, once."""
+        safe = self._control.halt(why) if self._control is not None else None
+        if safe is not None:
+            self._send(safe)
+        else:
+            self._hold_measured(why)
+
+    def _tick(self) -> None:
+        assert self._control is not None
+        self._send(self._control.tick())
+
+    def _send(self, command: Command | None) -> None:
+        """Publish a command; a safe one also to those who follow chunks."""
+        if command is None:
+            return
+        if command.why:
+            self._commanded = ()
+            self.get_logger().warning(f"safe command: {command.why}")
+            self.publish(ACTION_CHUNK.name, encode_joint_trajectory(command.rest))
+        self.publish(ACTION_STEP.name, encode_joint_trajectory(command.chunk))
+
+    def _hold_measured(self, why: str) -> None:
+        """Ask the joints that were commanded to stay where they were measured last.
 
         The stamp is zero, which joint_trajectory_controller reads as "now": one in the past would be refused.
         """
@@ -81,6 +159,10 @@ class Policy(CapabilityNode):
         for name, _, cdr in messages.encode_prediction(PolicyPrediction(0, "", chunk)):
             self.publish(name, cdr)
         self.get_logger().warning(f"holding the measured joints: {why}")
+
+    def checks(self) -> list[Status]:
+        """Strategy, queue, delay, clipped and safe commands, while chunks are executed."""
+        return [*super().checks(), *([] if self._control is None else [self._control.status()])]
 
 
 def main(args: Sequence[str] | None = None) -> None:

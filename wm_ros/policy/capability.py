@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.capability import Capability
 from wm_ros.nn.instruction import open_words
+from wm_ros.policy.checkpoint import bare_head, is_checkpoint
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
 from wm_ros.policy.history import History, grid_ns
@@ -56,7 +57,14 @@ class Policy(Capability):
 
     @classmethod
     def from_bundle(cls, path: Path, device: str = "cpu") -> Policy:
-        """Load a bundle that `wm train policy` wrote. Raises BundleError."""
+        """Load a bundle that `wm train policy` wrote, or a checkpoint in LeRobot's layout whose head takes radians.
+
+        Raises:
+            BundleError: it is damaged, or not of this capability.
+        """
+        if is_checkpoint(path):
+            model, head = bare_head(path)
+            return cls(model, head, device)
         config, tensors = load_bundle(path, cls.name, PolicyModelConfig)
         head = PolicyHead(config.model)
         load_weights(head, tensors, "model", path)

@@ -1,0 +1,96 @@
+"""`wm chunking`: what a late policy does to the motion of a robot; `wm checkpoint`: a bundle in LeRobot's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from wm_ros.cli_recordings import ForceOpt
+from wm_ros.cli_training import StateOpt
+from wm_ros.outputs import fresh_folder
+
+console = Console()
+
+
+def chunking(
+    sources: Annotated[
+        list[str], typer.Argument(help="Recordings with images, joints and commands, as for `wm eval`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json.")],
+    state: StateOpt = "state-lite",
+    policy: Annotated[
+        str, typer.Option(help="Folder of a policy bundle, or the name of a shipped one.")
+    ] = "policy-lite",
+    delay: Annotated[
+        list[int] | None, typer.Option(min=0, max=2000, help="Of an inference, ms; repeatable: 0, 50, 100, 200.")
+    ] = None,
+    control_rate: Annotated[float, typer.Option(min=1, max=1000, help="Commands per second.")] = 30.0,
+    n_action_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of a chunk before the next; 0: half (queue), one (real_time).")
+    ] = 0,
+    fade_steps: Annotated[int, typer.Option(min=1, help="Control periods in which real_time fades.")] = 10,
+    force: ForceOpt = False,
+) -> None:
+    """How do queue, ensemble and real-time execution move a robot when the policy is late? Tracking error and jerk.
+
+    The policy sees the recording (open loop), its chunks come late by each delay, and a robot with a lag of 80 ms
+    follows the commands. The error is to the same robot on the recorded commands, whose jerk is the last row.
+
+    Example: wm chunking 'sim:tabletop?seeds=300000-300009' --out build/chunking
+    """
+    from wm_ros.evaluation.chunking import DELAYS_MS, run
+    from wm_ros.paths import bundle_path
+    from wm_ros.policy.execution import ExecutionConfig
+
+    config = ExecutionConfig(control_rate_hz=control_rate, n_action_steps=n_action_steps, fade_steps=fade_steps)
+    delays = tuple(sorted(set(delay))) if delay else DELAYS_MS
+    with fresh_folder(out, force) as folder:
+        report = run(
+            sources,
+            {"state": bundle_path(state), "policy": bundle_path(policy)},
+            folder,
+            config,
+            delays_ms=delays,
+            progress=lambda found: track(found, "executing", console=Console(stderr=True)),
+        )
+    console.print(_table(report, delays))
+    console.print(f"metrics: {out / 'metrics.json'}", highlight=False)
+
+
+def checkpoint(
+    bundle: Annotated[str, typer.Argument(help="Folder of a policy bundle, or the name of a shipped one.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    camera: Annotated[str, typer.Option(help="Of the key observation.images.<camera>.")] = "camera",
+    n_action_steps: Annotated[int, typer.Option(min=0, help="Of a chunk, to act on; 0: all.")] = 0,
+    force: ForceOpt = False,
+) -> None:
+    """Write a policy bundle in the layout of LeRobot's checkpoints: config.json, safetensors, processors.
+
+    It is read by wm_ros.policy.checkpoint.load_checkpoint, and by the policy node as its bundle.
+    """
+    from wm_ros.paths import bundle_path
+    from wm_ros.policy.checkpoint import policy_of_bundle, save_checkpoint
+
+    policy = policy_of_bundle(bundle_path(bundle), camera=camera, n_action_steps=n_action_steps)
+    with fresh_folder(out, force) as folder:
+        save_checkpoint(folder, policy)
+    console.print(f"checkpoint: {out}", highlight=False)
+
+
+def _table(report: dict[str, object], delays_ms: tuple[int, ...]) -> Table:
+    from wm_ros.evaluation.chunking import OURS, STRATEGIES, figure
+
+    table = Table("delay", "strategy", "tracking error", "jerk", "without a command")
+    for delay_ms in delays_ms:
+        for strategy in STRATEGIES:
+            error, jerk, dry = (figure(report, name, delay_ms, strategy) for name in ("tracking_error", "jerk", "dry"))
+            row = [f"{delay_ms} ms", strategy, f"{error * 1e3:.2f} mrad", f"{jerk:.1f} rad/s³", f"{dry:.1%}"]
+            table.add_row(*row, style="bold" if strategy == OURS else "")
+        table.add_section()
+    table.add_row("", "recorded", "", f"{figure(report, 'jerk', delays_ms[0], 'recorded'):.1f} rad/s³", "")
+    return table

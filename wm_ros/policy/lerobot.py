@@ -1,0 +1,250 @@
+"""The policy head behind the interface of LeRobot's policies; `lerobot` itself is not needed.
+
+    policy, before, after = load_checkpoint(folder, tokenizer)     # wm_ros.policy.checkpoint
+    policy.reset()
+    action = after.after(policy.select_action(before.before(observation)))
+
+Keys of a batch, B items, T = `n_obs_steps`, F = `chunk_size`, A = J joints in the order of `config.model.joint_names`:
+
+    observation.state             (B, J) or (B, T, J)   measured joints, rad
+    observation.images.<camera>   (B, 3, H, W) or (B, T, 3, H, W)   0..1, of any size; may be missing: the head is blind
+    task                          B texts, or one for all; may be missing
+    action                        (B, F, A)   for `forward` only
+    <key>_is_pad                  (B, T) or (B, F) bool, True where a step is made up
+
+Without the time axis a batch is the next observation of a running episode: it is remembered until `reset`. Steps are
+those of `config.model.rate_hz`. The first action of a chunk is due one step after the observation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wm_ros.bundle import StrictModel
+from wm_ros.errors import UserError
+from wm_ros.nn.instruction import open_words
+from wm_ros.nn.preprocessing import to_uint8
+from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.head import Observation, PolicyHead
+from wm_ros.policy.jepa import masked_l1
+from wm_ros.policy.normalise import Feature, Kind, Mode
+
+STATE, ACTION, TASK, IMAGES = "observation.state", "action", "task", "observation.images."
+IDENTITY: Mapping[Kind, Mode] = MappingProxyType({"STATE": "IDENTITY", "VISUAL": "IDENTITY", "ACTION": "IDENTITY"})
+TYPE: Literal["wm_act_jepa"] = "wm_act_jepa"
+
+
+class Tokenizer(Protocol):
+    """What makes state tokens of images: the capability `state` with the bundle that the head was trained on."""
+
+    def preprocess(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) → the size that `tokenize` takes."""
+
+    def tokenize(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, H, W, 3) → (N, tokens, D)."""
+
+
+class LeRobotConfig(StrictModel):
+    """`config.json` of a checkpoint.
+
+    Attributes:
+        type: LeRobot's name for an architecture. n_obs_steps: observations that the head sees, the last one now.
+        normalization_mapping: type of feature → mode. The head of a bundle takes radians: IDENTITY.
+        n_action_steps: of a chunk, that `select_action` gives before it asks for the next one.
+        model: the head's own configuration.
+    """
+
+    type: Literal["wm_act_jepa"] = TYPE
+    n_obs_steps: int
+    input_features: dict[str, Feature]
+    output_features: dict[str, Feature]
+    normalization_mapping: dict[Kind, Mode]
+    chunk_size: int
+    n_action_steps: int
+    model: PolicyModelConfig
+
+    @classmethod
+    def of(
+        cls,
+        model: PolicyModelConfig,
+        camera: str = "camera",
+        image_size: tuple[int, int] = (96, 128),
+        n_action_steps: int = 0,
+        normalization_mapping: Mapping[Kind, Mode] = IDENTITY,
+    ) -> LeRobotConfig:
+        """For a head. `image_size`: height, width of what the camera gives; `n_action_steps`: 0 for the whole chunk."""
+        joints = len(model.joint_names)
+        return cls(
+            n_obs_steps=max(model.joint_history, max(model.token_history) + 1),
+            input_features={
+                STATE: Feature(type="STATE", shape=(joints,)),
+                IMAGES + camera: Feature(type="VISUAL", shape=(3, *image_size)),
+            },
+            output_features={ACTION: Feature(type="ACTION", shape=(joints,))},
+            chunk_size=model.chunk_steps,
+            n_action_steps=n_action_steps or model.chunk_steps,
+            normalization_mapping=dict(normalization_mapping),
+            model=model,
+        )
+
+    @property
+    def camera(self) -> str:
+        """Key of the camera. Raises UserError unless there is exactly one: the head sees the tokens of one image."""
+        keys = [key for key, feature in self.input_features.items() if feature.type == "VISUAL"]
+        if len(keys) != 1:
+            raise UserError(f"input_features: {len(keys)} cameras, but this head sees one; name one")
+        return keys[0]
+
+    @property
+    def observation_delta_indices(self) -> list[int]:
+        """Steps of the observations of a training batch, 0 = now."""
+        return list(range(1 - self.n_obs_steps, 1))
+
+    @property
+    def action_delta_indices(self) -> list[int]:
+        """Steps of its actions."""
+        return list(range(1, self.chunk_size + 1))
+
+
+class LeRobotPolicy(nn.Module):
+    """`forward`, `predict_action_chunk`, `select_action`, `reset`, as a LeRobot user knows them.
+
+    Values are as the processors around the policy leave them (`wm_ros.policy.normalise`).
+    """
+
+    name = TYPE
+
+    def __init__(self, config: LeRobotConfig, head: PolicyHead, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__()
+        self.config, self.head, self.tokenizer = config, head, tokenizer
+        self.camera = config.camera
+        if not 1 <= config.n_action_steps <= config.chunk_size:
+            raise UserError(f"n_action_steps = {config.n_action_steps}: choose 1 to {config.chunk_size}, the chunk's")
+        self._words = open_words(config.model.language)
+        self._seen: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=config.n_obs_steps)
+        self._queue: deque[Tensor] = deque()
+
+    def reset(self) -> None:
+        """A new episode: forget observations and queued actions."""
+        self._seen.clear()
+        self._queue.clear()
+
+    def drop_queued_actions(self) -> None:
+        """Forget queued actions only: a new task."""
+        self._queue.clear()
+
+    def get_optim_params(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Mean absolute error of the chunk over what is not padded, in units of the head's usual change.
+
+        The latent objective of ACT-JEPA needs joints to come, which a LeRobot batch has not: `wm train policy` has it.
+        """
+        chunk = self.head(self._observation(*self._window(batch), batch))[0]
+        truth = batch[ACTION].to(chunk)
+        pad = batch.get(f"{ACTION}_is_pad", torch.zeros(truth.shape[:2], dtype=torch.bool)).to(chunk.device)
+        error = (chunk - truth) / self.head.context.norm.action_std.mean()
+        loss = masked_l1(error, pad)
+        return loss, {"l1_loss": loss.item(), "action_mae": masked_l1(chunk - truth, pad).item()}
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: Mapping[str, Any]) -> Tensor:
+        """→ (B, chunk_size, A). Raises UserError where the batch lacks a key or has another shape."""
+        self.eval()
+        if STATE in batch and batch[STATE].dim() == 3:
+            window = self._window(batch)
+        else:
+            self._remember(batch)
+            window = self._history()
+        chunk: Tensor = self.head(self._observation(*window, batch))[0]
+        return chunk
+
+    @torch.no_grad()
+    def select_action(self, batch: Mapping[str, Any]) -> Tensor:
+        """→ (B, A), the next action of the running episode; a chunk is asked for when the queue is empty."""
+        self.eval()
+        self._remember(batch)
+        if not self._queue:
+            chunk = self.head(self._observation(*self._history(), batch))[0]
+            self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
+        return self._queue.popleft()
+
+    # ------------------------------------------------------------------------- parts
+
+    def _remember(self, batch: Mapping[str, Any]) -> None:
+        state = _tensor(batch, STATE, 2, len(self.config.model.joint_names))
+        if self._seen and len(self._seen[-1][0]) != len(state):
+            raise UserError(
+                f"'{STATE}': {len(state)} items after {len(self._seen[-1][0])}; call reset() between episodes"
+            )
+        self._seen.append((state, batch.get(self.camera)))
+
+    def _history(self) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Joints (B, T, J), their padding (B, T) and the images of the steps, from what is remembered."""
+        seen, steps = list(self._seen), self.config.n_obs_steps
+        missing = steps - len(seen)
+        seen = [(seen[0][0], None)] * missing + seen
+        joints = torch.stack([state for state, _ in seen], 1)
+        pad = (torch.arange(steps) < missing).expand(len(joints), -1)
+        return joints, pad, [image for _, image in seen]
+
+    def _window(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """The same from a batch with a time axis."""
+        joints = _tensor(batch, STATE, 3, len(self.config.model.joint_names))
+        if joints.shape[1] != self.config.n_obs_steps:
+            raise UserError(f"'{STATE}': {joints.shape[1]} steps, but the policy sees {self.config.n_obs_steps}")
+        pad = batch.get(f"{STATE}_is_pad", torch.zeros(joints.shape[:2], dtype=torch.bool))
+        images = batch.get(self.camera)
+        return joints, pad, [None] * joints.shape[1] if images is None else list(images.unbind(1))
+
+    def _observation(
+        self, joints: Tensor, pad: Tensor, images: list[Tensor | None], batch: Mapping[str, Any]
+    ) -> Observation:
+        model, count = self.config.model, len(joints)
+        device = self.head.queries.device
+        wanted = [len(images) - 1 - back for back in model.token_history[::-1]]
+        state = torch.zeros(count, len(wanted), model.state_tokens, model.state_width)
+        absent = torch.ones(count, len(wanted), dtype=torch.bool)
+        for slot, step in enumerate(wanted):
+            image = images[step]
+            if image is not None and self.tokenizer is not None:
+                state[:, slot], absent[:, slot] = self._tokens(image), pad[:, step]
+        task = batch.get(TASK, "")
+        texts = [task] * count if isinstance(task, str) else list(task)
+        return Observation(
+            joints[:, -model.joint_history :].float().to(device),
+            pad[:, -model.joint_history :].to(device),
+            state.to(device),
+            absent.to(device),
+            self._words(texts).to(device),
+        )
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..1 → (B, tokens, D), by the way that images of a robot go."""
+        assert self.tokenizer is not None
+        rgb = np.stack([self.tokenizer.preprocess(picture) for picture in to_uint8(images)])
+        tokens = torch.from_numpy(self.tokenizer.tokenize(rgb))
+        wanted = (self.config.model.state_tokens, self.config.model.state_width)
+        if tuple(tokens.shape[1:]) != wanted:
+            raise UserError(f"state tokens of shape {tuple(tokens.shape[1:])}, but the head was trained on {wanted}")
+        return tokens
+
+
+def _tensor(batch: Mapping[str, Any], key: str, dimensions: int, width: int) -> Tensor:
+    if key not in batch:
+        raise UserError(f"the batch has no '{key}'; it has {', '.join(sorted(batch)) or 'nothing'}")
+    value: Tensor = batch[key]
+    if value.dim() != dimensions or value.shape[-1] != width:
+        axes = "(B, T, " if dimensions == 3 else "(B, "
+        raise UserError(f"'{key}' has shape {tuple(value.shape)}, but the policy takes {axes}{width})")
+    return value
