@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -66,6 +67,8 @@ class FutureTrainConfig(TrainConfig):
         painted: validation examples for which frames are painted.
         stage: what is trained; the other one, and the constants, are then those of `--start-from`.
         copies: of each source's training episodes, under another light and a camera that is mounted a little otherwise.
+        paces: of `stage: frames`: what follows is also seen so many times as fast, backwards where negative, so that
+            frames follow the trajectory wherever it leads, not only where the robot would have gone.
         scenes: simulated scenes of which only some moments are seen, so that instructions are grounded in many.
         where_weight: of the place in the image where the named object is looked for. subtask_weight: of the phrase for
             what is being done.
@@ -82,10 +85,17 @@ class FutureTrainConfig(TrainConfig):
     painted: int = 48
     stage: Literal["both", "trajectory", "frames"] = "both"
     copies: tuple[int, ...] = ()
+    paces: tuple[int, ...] = ()
     scenes: SceneConfig | None = None
     where_weight: float = 0.3
     subtask_weight: float = 0.1
     picture_weight: float = 0.5
+
+    @model_validator(mode="after")
+    def _paces_of_frames(self) -> FutureTrainConfig:
+        if self.paces and self.stage != "frames":
+            raise ValueError(f"paces = {self.paces} is for stage: frames; stage I foresees what follows as it was")
+        return self
 
 
 class FutureTask(Task):
@@ -130,7 +140,7 @@ class FutureTask(Task):
         episodes = [data.episodes(data.of_source(data.training, source)) for source in range(len(sources))]
         mean_steps = [float(np.mean([len(body) for body in bodies])) for bodies in episodes]
         config = config.model_copy(update={"mean_episode_s": tuple(steps / config.rate_hz for steps in mean_steps)})
-        train = FutureWindows(config, data, data.training, shares=weights(sources))
+        train = FutureWindows(config, data, data.training, shares=weights(sources), paces=self.config.paces)
         held_out = FutureWindows(
             config, data, data.validation, skip=16, limit=self.config.validation_windows, seed=seed, images=True
         )
@@ -222,6 +232,7 @@ class FutureTask(Task):
             return {"frames": nothing, "pictures": nothing.detach()}
         few = {name: value[chosen] for name, value in batch.items()}
         foreseen = torch.rand(len(chosen), 1, 1, device=chosen.device) < 0.5
+        foreseen &= few["pace"].view(-1, 1, 1) == 1  # what is foreseen is what follows at its own pace
         path = torch.where(foreseen, forecast.body[chosen].detach(), few["future"])
         scene = Scene.of(batch_of(few), few["latent"])
         losses = model.frames.losses(scene, path, few["latents"], index, model.autoencoder.decode)

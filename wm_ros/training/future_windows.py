@@ -30,6 +30,7 @@ from wm_ros.training.aligned import Aligned, FramesToTokens, align, with_tokens
 from wm_ros.training.altered import altered
 
 Item = dict[str, Tensor]
+PACED = 0.4
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ class FutureWindows(Dataset[Item]):
         starts: first steps of the episodes to use. skip: windows with fewer true future steps are left out.
         limit: at most so many windows, drawn evenly at random (None: all, in order).
         shares: of each source in what training draws (None: as many as there are), kept as `weights` of the windows.
+        paces: in a share of `PACED` what follows is seen so many times as fast, backwards where negative (`pace`).
     """
 
     def __init__(
@@ -203,8 +205,9 @@ class FutureWindows(Dataset[Item]):
         seed: int = 0,
         images: bool = False,
         shares: Sequence[float] | None = None,
+        paces: Sequence[int] = (),
     ) -> None:
-        self.config, self.data, self.images = config, recordings, images
+        self.config, self.data, self.images, self.paces = config, recordings, images, paces
         spans = [np.arange(start, int(recordings.last[start]) + 1 - skip, recordings.stride) for start in starts]
         self.index = np.concatenate(spans) if spans else np.zeros(0, np.int64)
         if limit is not None and limit < len(self.index):
@@ -220,8 +223,10 @@ class FutureWindows(Dataset[Item]):
         config, data, now = self.config, self.data, int(self.index[item])
         first, last = int(data.first[now]), int(data.last[now])
         past = torch.arange(now - config.history_steps + 1, now + 1).clamp(min=first)
-        ahead = torch.arange(now + 1, now + config.horizon_steps + 1)
-        due = torch.tensor([now + step for step in config.frame_steps]).clamp(max=last)
+        pace = self._pace()
+        ahead = now + pace * torch.arange(1, config.horizon_steps + 1)
+        there = (ahead >= first) & (ahead <= last)
+        due = torch.tensor([now + pace * step for step in config.frame_steps]).clamp(first, last)
         previous = max(now - config.state_gap_steps, first)
         late_s = (config.state_gap_steps - (now - previous)) / config.rate_hz  # as in the capability's memory
         body, asked = data.body[past], data.asked[past]
@@ -231,8 +236,9 @@ class FutureWindows(Dataset[Item]):
             "words": data.words[data.text[now]],
             "known": self._known(body, now > first and late_s < MAX_STATE_GAP_S, asked),
             "asked": torch.nan_to_num(asked),
-            "future": torch.nan_to_num(data.body[ahead.clamp(max=last)]),
-            "there": ahead <= last,
+            "future": torch.nan_to_num(data.body[ahead.clamp(first, last)]),
+            "there": there,
+            "pace": torch.tensor(pace),
             "latent": data.latents[now].float(),
             "latents": data.latents[due].float(),
             "source": data.place[now, 0],
@@ -246,6 +252,11 @@ class FutureWindows(Dataset[Item]):
         if self.images:
             row["images"] = torch.stack([self._image(step) for step in due.tolist()])
         return row
+
+    def _pace(self) -> int:
+        if not self.paces or float(torch.rand(())) >= PACED:
+            return 1
+        return self.paces[int(torch.randint(len(self.paces), ()))]
 
     def _known(self, body: Tensor, previous: bool, asked: Tensor) -> Tensor:
         there = torch.isfinite(body).all(0)

@@ -234,7 +234,7 @@ class SceneWindows(Dataset[Item]):
         self.index = range(count - used, count) if share < 0 else range(used)
         self.arrays, self.words = arrays, open_words(config.language)(arrays.texts)
         self.fixed = {name: torch.zeros_like(like[name]) for name in ("latent", "latents", "source", "asked")}
-        self.fixed["painted"] = torch.tensor(False)
+        self.fixed |= {"painted": torch.tensor(False), "pace": torch.tensor(1)}
         self.looks = config.trajectory.image != "none"
 
     def __len__(self) -> int:
