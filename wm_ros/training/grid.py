@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from wm_ros.types import BevTokens, Frame, HandTrajectory, Instruction, JointCommand, Joints, Sample
+from wm_ros.types import BevTokens, Frame, HandTrajectory, Instruction, JointCommand, Joints, Sample, WristFrame
 
 RATE_HZ = 15.0
 SIDES = ("left", "right")
@@ -23,6 +23,7 @@ class Step:
 
     stamp_ns: int = 0
     frame: Frame | None = None
+    wrist_frame: WristFrame | None = None
     joints: Joints | None = None
     command: JointCommand | None = None
     instruction: Instruction | None = None
@@ -38,6 +39,8 @@ class Step:
             self.joints = sample
         elif isinstance(sample, Frame):
             self.frame = sample
+        elif isinstance(sample, WristFrame):
+            self.wrist_frame = sample
         elif isinstance(sample, Instruction):
             self.instruction = sample
         elif isinstance(sample, BevTokens):
