@@ -93,15 +93,15 @@ def rollout(
     from wm_ros.robot.rollout import RolloutOptions, run_rollouts
 
     tasks = tuple(TASKS) if task == ["all"] else tuple(task)
-    robot = ["--lock-step" if lock_step else "--real-time", "--timeout-s", f"{timeout_s:g}"]
-    robot += ["--image-every", str(image_every), "--cameras", str(cameras), "--delay-ms", f"{delay_ms:g}"]
+    numbers = {"timeout-s": timeout_s, "image-every": image_every, "cameras": cameras, "delay-ms": delay_ms}
+    robot = [part for name, value in numbers.items() for part in (f"--{name}", f"{value:g}")]
     robot += ["--blind"] * blind + ["--true-state"] * true_state
 
     def progress(numbers: Sequence[int], name: str) -> Iterable[int]:
         return track(numbers, name, console=Console(stderr=True))
 
     with fresh_folder(out, force) as folder:
-        options = RolloutOptions(tasks, episodes, seed, policy, state, tuple(robot))
+        options = RolloutOptions(tasks, episodes, seed, policy, state, lock_step, tuple(robot))
         report = run_rollouts(options, folder, progress)
     _print(report)
     console.print(f"video: {out / 'rollout.mp4'}", highlight=False)

@@ -28,6 +28,7 @@ def main() -> None:
     task, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1
     arm = MetaWorldArm(task)
     states: dict[int, Joints] = {}
+    asked: set[int] = set()
     rclpy.init()
     node = rclpy.create_node("expert")
     publisher = node.create_publisher(message_class(CHUNK.type), CHUNK.name, publisher_qos(CHUNK))
@@ -36,17 +37,23 @@ def main() -> None:
         state = messages.decode(topics.TRUE_STATE.type, cdr, 0, Joints)
         states.clear()
         states[state.stamp_ns] = state
+        answer()
 
     def see(cdr: bytes) -> None:
         frame = messages.decode(topics.IMAGE.type, cdr, 0, Frame)
-        state = states.get(frame.stamp_ns)
-        if state is None:
-            return
-        target = set_point_of(state.position_rad, arm.expert_action(state.position_rad))
-        points = np.repeat(target[None], steps, 0).astype(np.float32)
-        chunk = ActionChunk(frame.stamp_ns, "", NAMES, np.arange(1, steps + 1) / RATE_HZ, points)
-        for _, _, out in messages.encode_prediction(PolicyPrediction(frame.stamp_ns, "", chunk)):
-            publisher.publish(out)
+        asked.clear()
+        asked.add(frame.stamp_ns)
+        answer()
+
+    def answer() -> None:
+        """Once the state and the image of one moment are there; which of them is taken first nobody knows."""
+        for stamp_ns in asked & states.keys():
+            state = states[stamp_ns].position_rad
+            points = np.repeat(set_point_of(state, arm.expert_action(state))[None], steps, 0).astype(np.float32)
+            chunk = ActionChunk(stamp_ns, "", NAMES, np.arange(1, steps + 1) / RATE_HZ, points)
+            for _, _, out in messages.encode_prediction(PolicyPrediction(stamp_ns, "", chunk)):
+                publisher.publish(out)
+        asked.difference_update(states)
 
     for topic, heard in ((topics.TRUE_STATE, know), (topics.IMAGE, see)):
         profile = subscription_qos(topic, trigger=topic is topics.IMAGE)

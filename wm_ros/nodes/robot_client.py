@@ -24,6 +24,8 @@ from wm_ros.topics import Topic
 from wm_ros.types import ActionChunk, Frame, Joints, Sample, WristFrame
 
 ANSWER_S = 10.0
+GIVE_UP = 2
+"""An episode is given up when the robot has waited so often, and no trajectory came at all."""
 
 
 class RobotClient:
@@ -95,6 +97,12 @@ class RobotClient:
         end_s = time.monotonic() + timeout_s
         while True:
             result: dict[str, Any] = json.loads(self._call(self._result, Trigger.Request()).message)
+            if not result["chunks"] and (result["ended"] or result["timeouts"] >= GIVE_UP):
+                refused = ", ".join(f"{count} {kind}" for kind, count in result["refused"].items())
+                why = (
+                    f"refused: {refused}; robot's log says why" if refused else "none came; see /diagnostics of policy"
+                )
+                raise UserError(f"{result['task']}, seed {seed}: no action_chunk that the robot can use ({why})")
             if result["ended"]:
                 self.spin(0.1)  # what is still on its way
                 return result

@@ -140,7 +140,7 @@ def _attempt(
         pushed = np.append(rng.normal(0.0, noise, 3), 0.0)
         outcome = arm.step(set_point_of(arm.measured, arm.expert_action() + pushed))
         solved = solved or (step + 1 if outcome.success else 0)
-        if solved and step >= solved + SETTLE_STEPS:
+        if solved and step + 1 >= solved + SETTLE_STEPS:
             break
     return samples, solved
 
