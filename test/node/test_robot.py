@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import defaultdict
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter as Param
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
@@ -27,9 +30,14 @@ from wm_ros.data.simulator.metaworld_arm import NAMES, TASKS, MetaWorldArm
 from wm_ros.data.simulator.metaworld_view import View
 from wm_ros.errors import UserError
 from wm_ros.nodes.bag_qos import message_class
+from wm_ros.nodes.policy import Policy
 from wm_ros.nodes.qos import publisher_qos, subscription_qos
 from wm_ros.nodes.robot import CHUNK, CLOCK, SAYS, RobotOptions, run_robot
+from wm_ros.nodes.state_tokenizer import StateTokenizer
 from wm_ros.types import ActionChunk, PolicyPrediction
+
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
+from policy_parts import CONFIG, write_bundle
 
 DT = 1 / 80
 
@@ -289,3 +297,43 @@ def test_results_do_not_depend_on_how_slow_the_answers_are():
             found = world.result()
             results.append({key: found[key] for key in ("success", "steps", "return", "held_steps", "timeouts")})
     assert results[0] == results[1] and results[0]["success"]
+
+
+def test_the_policy_node_drives_it_and_begins_each_episode_anew(tmp_path):
+    config = CONFIG.model_copy(
+        update={"joint_names": NAMES, "rate_hz": 20.0, "chunk_steps": 10, "state_width": 128, "bev_tokens": 0}
+        | {"bev_width": 0}
+    )
+    bundle = write_bundle(tmp_path / "policy", config)
+    with World("push", lock_step=True, image_every=25, timeout_s=20.0) as world:
+        said = []
+        told = message_class(CHUNK.type)
+        world.node.create_subscription(told, CHUNK.name, said.append, subscription_qos(CHUNK, False), raw=True)
+        nodes = [
+            kind(context=world.context, parameter_overrides=[Param(name, value=value) for name, value in given.items()])
+            for kind, given in (
+                (StateTokenizer, {"use_sim_time": True}),
+                (Policy, {"use_sim_time": True, "bundle": str(bundle), "input_timeout_s": 60.0}),
+            )
+        ]
+        for node in nodes:
+            world.executor.add_node(node)
+            assert node.trigger_configure().name == node.trigger_activate().name == "SUCCESS", node.problem
+        world.until(lambda: all(node.count_publishers("image") for node in nodes), "the nodes have met the robot")
+        episodes = []
+        for seed in (6, 9, 6):
+            begun = world.reset(seed)
+            world.until(world.ended, "the end", 120.0)
+            result = world.result()
+            assert result["timeouts"] == 0 and result["refused"] == {} and result["chunks"] >= result["waits"]
+            chunks = [messages.decode(CHUNK.type, cdr, 0, ActionChunk) for cdr in said]
+            episodes.append([c for c in chunks if c.stamp_ns >= begun["start_ns"]])
+            said.clear()
+        first, other, again = (np.array([c.position_rad for c in chunks]) for chunks in episodes)
+        assert first.shape[1:] == (10, 4)
+        np.testing.assert_array_equal(again, first)
+        assert np.abs(other[: len(first)] - first[: len(other)]).max() > 1e-3
+        for node in nodes:
+            world.executor.remove_node(node)
+            node.finish()
+            node.destroy_node()
