@@ -115,7 +115,9 @@ def simulate_metaworld(
     """Solved tasks of Meta-World V3 (extra `sim`): a scripted expert, its hand pushed about by noise."""
     from wm_ros.data.bags import write_bag
     from wm_ros.data.simulator.metaworld import demonstrate
+    from wm_ros.data.simulator.metaworld_arm import MetaWorldArm
 
+    MetaWorldArm(task)  # refuses what is unknown or missing before there is a folder
     thrown = steps = 0
     with fresh_folder(out, force) as folder:
         for number in track(range(seed, seed + episodes), f"demonstrating {task}", console=Console(stderr=True)):

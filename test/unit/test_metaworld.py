@@ -1,6 +1,9 @@
 """The Meta-World robot: its action is a place, its experts solve their tasks by it, and a seed is a world."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,7 +14,7 @@ if find_spec("metaworld") is None:
     pytest.skip("Meta-World is not installed: pip install 'wm_ros[sim]'", allow_module_level=True)
 
 from wm_ros.data.bags import read_samples, write_bag
-from wm_ros.data.simulator import metaworld
+from wm_ros.data.simulator import metaworld, metaworld_gl
 from wm_ros.data.simulator.metaworld import SETTLE_STEPS, START_NS, demonstrate, metaworld_samples
 from wm_ros.data.simulator.metaworld_arm import GAIN, NAMES, TASKS, TRUE_NAMES, MetaWorldArm, set_point_of
 from wm_ros.data.simulator.metaworld_view import View, projection
@@ -239,3 +242,14 @@ def test_the_camera_on_the_hand_moves_with_it_and_the_other_one_stands(drawing):
             arm.step(arm.expert())
         changed = {name: (view.picture(name) != before[name]).any(-1).mean() for name in before}
     assert 0.02 < changed["camera"] < 0.5 < changed["wrist_camera"]
+
+
+@pytest.mark.parametrize("library", ["disable", "osmesa"])
+def test_a_machine_that_cannot_draw_says_so_in_one_line_with_the_remedy(library):
+    if library == "osmesa" and metaworld_gl._is_here("osmesa"):
+        pytest.skip("OSMesa is here")
+    command = [sys.executable, "-m", "wm_ros.cli", "robot", "metaworld", "--task", "push"]
+    ran = subprocess.run(command, env=os.environ | {"MUJOCO_GL": library}, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"error: MuJoCo cannot draw off-screen (MUJOCO_GL={library}")
+    assert "apt install" in ran.stderr and len(ran.stderr.splitlines()) == 1
