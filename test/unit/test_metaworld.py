@@ -105,6 +105,16 @@ def test_a_seed_is_a_world_whatever_came_before():
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_things_are_seen_first_where_they_are(task):
+    arm = MetaWorldArm(task)
+    for seed in range(2):
+        arm.reset(seed)
+        first = arm.true_state[4:7]
+        arm.step(arm.measured)
+        np.testing.assert_allclose(arm.true_state[4:7], first, atol=0.003)
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_the_expert_needs_no_more_than_the_true_state(task):
     arm = MetaWorldArm(task)
     arm.reset(1)
