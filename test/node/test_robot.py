@@ -251,6 +251,25 @@ def test_a_reset_begins_the_episode_of_a_seed_and_what_was_planned_before_is_no_
         np.testing.assert_array_equal(first_image(world.reset(7)), image.rgb)
 
 
+def test_the_first_images_are_taken_again_where_nobody_answers_them():
+    with World(lock_step=True, timeout_s=20.0, image_every=125) as world:
+        seen = []
+
+        def answer(stamp):
+            seen.append(stamp)
+            if len(seen) > 1:
+                world.send(stamp, [[0.0, 0.7, 0.2, 1.0]] * 125)
+
+        world.answer = answer
+        begun = world.reset(1)
+        world.until(world.ended, "the end", 60.0)
+        assert world.result()["timeouts"] == 0
+        tick = 12_500_000
+        assert seen == [begun["start_ns"], begun["start_ns"] + tick, begun["start_ns"] + 126 * tick]
+        stamps = sorted({j.stamp_ns for j in since(world.heard["joint_states"], begun["start_ns"])})
+        assert stamps == [begun["start_ns"] + k * tick for k in range(252)]
+
+
 def test_a_seed_that_is_none_is_refused():
     with World() as world:
         for value in (

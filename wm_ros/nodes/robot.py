@@ -45,7 +45,7 @@ EPISODE_S = 10
 SETTLE_S = 0.1
 """After a reset the clock is told for so long before anything else, so that nobody takes what follows for stale."""
 AGAIN_S = 0.5
-"""The first images of an episode are said again after so long without an answer: discovery or a reset may lose them."""
+"""The first images of an episode are taken again after so long without an answer: a reset elsewhere may lose them."""
 IDLE_S = 0.1
 
 
@@ -106,7 +106,7 @@ class Robot:
         self.node.declare_parameter("seed", options.seed, seed)
         says = (*SAYS, *((topics.TRUE_STATE,) if options.true_state else ()), topics.DIAGNOSTICS)
         self._publishers = {t.name: self._publisher(t) for t in says}
-        self.node.create_subscription(
+        self._chunks = self.node.create_subscription(
             message_class(CHUNK.type), CHUNK.name, self._on_chunk, subscription_qos(CHUNK, False), raw=True
         )
         self.node.create_service(Trigger, f"{NAME}/reset", self._on_reset)
@@ -133,6 +133,8 @@ class Robot:
 
     def _run_episode(self, episode: Episode) -> None:
         """Until it ends, another one begins, or we are to stop."""
+        if self._options.lock_step:
+            self._await_listeners(episode)
         self._publish_clock()
         self._say(episode.instruction())
         self._spin(SETTLE_S)
@@ -159,12 +161,26 @@ class Robot:
                 self._await_chunk(episode)
         self._spin(0.0)
 
+    def _await_listeners(self, episode: Episode) -> None:
+        """Take messages until somebody who sees could be heard, for the time of a wait at most."""
+        end_s = time.monotonic() + self._options.timeout_s
+        image = self._publishers[topics.IMAGE.name]
+        while episode is self.episode and not self._stopped.is_set() and time.monotonic() < end_s:
+            if self._chunks.get_publisher_count() and image.get_subscription_count():
+                return
+            self._executor.spin_once(timeout_sec=0.05)
+
     def _await_chunk(self, episode: Episode) -> None:
-        """Take messages until a trajectory answers the image of now."""
+        """Take messages until a trajectory answers the image of now.
+
+        At the beginning the clock goes on by a tick when the images are taken again, while the robot stands: whoever
+        saw the first ones would refuse a repetition.
+        """
         began_s = said_s = time.monotonic()
+        asked_ns = episode.now_ns
         episode.waits += 1
         while episode is self.episode and not self._stopped.is_set():
-            if episode.controller.newest_ns >= episode.now_ns:
+            if episode.controller.newest_ns >= asked_ns:
                 return
             now_s = time.monotonic()
             if now_s - began_s >= self._options.timeout_s:
@@ -173,6 +189,7 @@ class Robot:
                 return
             if episode.step == 0 and now_s - said_s >= AGAIN_S:
                 said_s = now_s
+                episode.start_ns += TICK_NS
                 self._publish_clock()
                 self._sense(episode)
                 self._look(episode)
