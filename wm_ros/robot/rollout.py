@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -170,16 +171,21 @@ def _policy(options: RolloutOptions) -> Iterator[Callable[[], None]]:
     from wm_ros.nodes.board import Board
     from wm_ros.nodes.supervisor import Supervisor, node_command
     from wm_ros.paths import CONFIG
-    from wm_ros.up import check
+    from wm_ros.up import check, overriding
 
     params = CONFIG / "wm.yaml"
     chosen = check(params, ("state_tokenizer", "policy"), {"policy": options.policy, "state": options.state})
-    arguments = ["--params-file", str(params), "-p", "use_sim_time:=true"]
     if options.lock_step:  # the robot stands still while it waits: silence by the wall clock means nothing
-        arguments += ["-p", "input_timeout_s:=60.0"]
-    supervisor = Supervisor(
-        {name: node_command(name, arguments + extra) for name, extra in chosen.items()}, "", Board().changed
-    )
+        chosen = {name: row | {"input_timeout_s": 60.0} for name, row in chosen.items()}
+    folder = TemporaryDirectory(prefix="wm_rollout_")
+    arguments = ["--params-file", str(params), *overriding(Path(folder.name), chosen), "-p", "use_sim_time:=true"]
+    board = Board()
+    supervisor = Supervisor({name: node_command(name, arguments) for name in chosen}, "", board.changed)
+
+    def watch() -> None:
+        supervisor.tick(timeout_s=0.0)
+        board.health(supervisor.children)
+
     try:
         supervisor.start()
         end_s = time.monotonic() + START_S
@@ -187,6 +193,7 @@ def _policy(options: RolloutOptions) -> Iterator[Callable[[], None]]:
             supervisor.tick()
             if time.monotonic() > end_s:
                 raise UserError(f"the policy did not become active within {START_S:g} s; run `wm doctor`")
-        yield lambda: supervisor.tick(timeout_s=0.0)
+        yield watch
     finally:
         supervisor.stop()
+        folder.cleanup()
