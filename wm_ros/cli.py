@@ -15,6 +15,7 @@ from rich.table import Table
 from wm_ros.cli_hands import hands
 from wm_ros.cli_policy import checkpoint, chunking
 from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
+from wm_ros.cli_robot import robot_app, rollout
 from wm_ros.cli_training import Name, backbones, cotrain, grounding, illumination, imagine, probe, train
 from wm_ros.errors import UserError
 from wm_ros.outputs import fresh_folder
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(convert_app, name="convert")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(robot_app, name="robot")
 console = Console()
 
 SourceArg = Annotated[
@@ -46,7 +48,16 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in {"rclpy", "lightning", "open3d", "av", "pyarrow", "kiss_icp"}:
+        if error.name and error.name.split(".")[0] in {
+            "rclpy",
+            "lightning",
+            "open3d",
+            "av",
+            "metaworld",
+            "mujoco",
+            "pyarrow",
+            "kiss_icp",
+        }:
             print(
                 f"error: Python module '{error.name}' is missing: run `make setup`, or see README, Install",
                 file=sys.stderr,
@@ -181,7 +192,19 @@ def print_metrics(report: dict[str, Any]) -> None:
         console.print(f"not scored: {why}", highlight=False)
 
 
-for command in (train, probe, cotrain, backbones, illumination, grounding, imagine, hands, chunking, checkpoint):
+for command in (
+    train,
+    probe,
+    cotrain,
+    backbones,
+    illumination,
+    grounding,
+    imagine,
+    hands,
+    rollout,
+    chunking,
+    checkpoint,
+):
     app.command()(command)
 
 

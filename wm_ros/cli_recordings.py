@@ -18,6 +18,9 @@ from wm_ros.types import Sample
 
 SIMULATED = "Apache-2.0 (simulated)"
 ForceOpt = Annotated[bool, typer.Option("--force", help="Overwrite an output folder that is not empty.")]
+TaskOpt = Annotated[
+    str, typer.Option(help="reach, push, pick-place, drawer-open or button-press-topdown.", show_default=False)
+]
 convert_app = typer.Typer(help="Other recordings to rosbag2, and bags to a LeRobot dataset.", no_args_is_help=True)
 simulate_app = typer.Typer(help="Record a simulated bag: same seed, same bytes.", no_args_is_help=True)
 console = Console()
@@ -192,6 +195,38 @@ def _size(text: str) -> tuple[int, int] | None:
     if match is None:
         raise UserError(f"--size '{text}' is not WIDTHxHEIGHT in pixels; write e.g. 256x192")
     return int(match[1]), int(match[2])
+
+
+@simulate_app.command("metaworld")
+def simulate_metaworld(
+    task: TaskOpt,
+    out: Annotated[Path, typer.Option(help="Folder: one bag for each demonstration is made in it.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Demonstrations, of the seeds SEED, SEED + 1, …")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another place of things.")] = 0,
+    noise: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Added to the expert's speed, of the full one.")
+    ] = 0.15,
+    image_every: Annotated[int, typer.Option(min=1, max=250, help="Control ticks (80 Hz) between images.")] = 1,
+    cameras: Annotated[int, typer.Option(min=0, max=2, help="0: no images; 1: image; 2: wrist_image too.")] = 2,
+    true_state: Annotated[bool, typer.Option("--true-state", help="Joints are followed by object and goal.")] = False,
+    force: ForceOpt = False,
+) -> None:
+    """Solved tasks of Meta-World V3 (extra `sim`): a scripted expert, its hand pushed about by noise."""
+    from wm_ros.data.bags import write_bag
+    from wm_ros.data.simulator.metaworld import demonstrate
+    from wm_ros.data.simulator.metaworld_arm import MetaWorldArm
+
+    MetaWorldArm(task)  # refuses what is unknown or missing before there is a folder
+    thrown = steps = 0
+    with fresh_folder(out, force) as folder:
+        for number in track(range(seed, seed + episodes), f"demonstrating {task}", console=Console(stderr=True)):
+            found = demonstrate(number, task, noise, image_every, cameras, true_state=int(true_state))
+            write_bag(folder / f"{task}-{number:06d}", found.samples, licence=SIMULATED)
+            thrown, steps = thrown + found.thrown_away, steps + found.steps
+    console.print(
+        f"{episodes} demonstrations kept, {thrown} tries thrown away; {steps / episodes:.0f} ticks each on average",
+        highlight=False,
+    )
 
 
 def _write(out: Path, samples: Iterator[Sample], force: bool, licence: str = SIMULATED) -> None:

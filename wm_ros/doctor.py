@@ -38,9 +38,16 @@ def _checks() -> Iterator[Check]:
     yield "rclpy", has_rclpy, distro if has_rclpy else "run `make setup`, or source a ROS 2 installation"
     profile = CONFIG / "fastdds.xml"
     yield "Fast DDS profile", profile.is_file(), str(profile) if profile.is_file() else "install the package again"
-    for module, need in (("torch", ""), ("rosbags", ""), ("open3d", "wm simulate"), ("lightning", "wm train")):
+    for module, need in (
+        ("torch", ""),
+        ("rosbags", ""),
+        ("open3d", "wm simulate"),
+        ("lightning", "wm train"),
+        ("metaworld", "wm robot"),
+    ):
         found = importlib.util.find_spec(module) is not None
         yield f"module {module}", found, "" if found else f"run `make setup`{need and f' (needed by {need})'}"
+    yield _drawing()
     for name in NAMES:
         try:
             from wm_ros.capability import load
@@ -54,3 +61,15 @@ def _checks() -> Iterator[Check]:
     yield "cores", (os.cpu_count() or 1) >= 2, f"{os.cpu_count()}; two are needed for real time"
     shm_gib = shutil.disk_usage("/dev/shm").free / 2**30
     yield "shared memory", shm_gib > 0.25, f"{shm_gib:.1f} GiB free in /dev/shm; each node takes 32 MiB"
+
+
+def _drawing() -> Check:
+    """Whether MuJoCo can draw without a display."""
+    from wm_ros.data.simulator.metaworld_arm import MetaWorldArm
+    from wm_ros.data.simulator.metaworld_view import View
+
+    try:
+        View(MetaWorldArm("reach")).close()
+    except UserError as error:
+        return "off-screen drawing", False, f"{error} (needed by wm robot)"
+    return "off-screen drawing", True, f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}"

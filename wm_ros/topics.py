@@ -41,10 +41,13 @@ POINTS = Topic("points", "sensor_msgs/msg/PointCloud2", "sensor", sample=types.S
 ODOM = Topic("odom", "nav_msgs/msg/Odometry", "sensor", sample=types.EgoPose)
 IMAGE = Topic("image", "sensor_msgs/msg/Image", "sensor", sample=types.Frame)
 IMAGE_COMPRESSED = Topic("image/compressed", "sensor_msgs/msg/CompressedImage", "sensor", sample=types.Frame)
+WRIST_IMAGE = Topic("wrist_image", "sensor_msgs/msg/Image", "sensor", sample=types.WristFrame)
 JOINT_STATES = Topic("joint_states", "sensor_msgs/msg/JointState", "sensor", sample=types.Joints)
 JOINT_COMMANDS = Topic("joint_commands", "sensor_msgs/msg/JointState", "reliable", sample=types.JointCommand)
 INSTRUCTION = Topic("instruction", "std_msgs/msg/String", "latched", sample=types.Instruction)
 BOXES = Topic("boxes", "visualization_msgs/msg/MarkerArray", "reliable", sample=types.Boxes)
+# What a simulated robot knows of its world beside what its sensors say; no capability takes it.
+TRUE_STATE = Topic("true_state", "sensor_msgs/msg/JointState", sample=types.Joints)
 QUERY = Topic("future/query", "trajectory_msgs/msg/JointTrajectory", sample=types.MotionQuery)
 # A hand's topic says its side and its kind: wrist in metres, box in the image, pose of an end effector.
 HANDS = tuple(Topic(f"hand_{s}", "nav_msgs/msg/Path", "reliable", sample=types.HandTrajectory) for s in SIDES)

@@ -70,6 +70,16 @@ class Frame(Sample):
 
 
 @dataclass(frozen=True)
+class WristFrame(Sample):
+    """One image of a camera that moves with the hand, beside that of `Frame`. `rgb`: (H, W, 3) uint8.
+
+    A type of its own, so that a model of one camera never takes it for that camera.
+    """
+
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class Joints(Sample):
     """Measured joints, addressed by name. `position_rad`: (J,) float64; `velocity_radps`: (J,) or empty."""
 

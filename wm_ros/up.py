@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
 
 from wm_ros.bundle import refuse_other_tokens
 from wm_ros.errors import UserError
@@ -56,15 +60,15 @@ def up(
     from wm_ros.nodes.stopping import stop_event
     from wm_ros.nodes.supervisor import Supervisor, node_command
 
-    arguments = ["--params-file", str(params.resolve())]
-    if use_sim_time:
-        arguments += ["-p", "use_sim_time:=true"]
-    if namespace:
-        arguments += ["-r", f"__ns:={namespace}"]
     board = Board()
-    commands = {name: node_command(name, arguments + extra) for name, extra in chosen.items()}
-    supervisor = Supervisor(commands, namespace, board.changed)
-    with stop_event() as stop:
+    with stop_event() as stop, TemporaryDirectory(prefix="wm_up_") as folder:
+        arguments = ["--params-file", str(params.resolve()), *overriding(Path(folder), chosen)]
+        if use_sim_time:
+            arguments += ["-p", "use_sim_time:=true"]
+        if namespace:
+            arguments += ["-r", f"__ns:={namespace}"]
+        commands = {name: node_command(name, arguments) for name in chosen}
+        supervisor = Supervisor(commands, namespace, board.changed)
         try:
             supervisor.start()
             while not stop.is_set() and not supervisor.all_ended():
@@ -75,8 +79,26 @@ def up(
     return 0
 
 
-def check(params: Path, nodes: Sequence[str] | None, bundles: Mapping[str, str] | None = None) -> dict[str, list[str]]:
-    """The nodes to start, in the order of bring-up, each with arguments of its own.
+def overriding(folder: Path, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Arguments that give nodes, in any namespace, other parameters than a file before them.
+
+    `-p name:=value` would not: to ROS the `/**/<node>` of a file is nearer to the node than a rule for all nodes.
+
+    Args:
+        folder: for the file that is written; it must stay while nodes start. values: node → parameter → value.
+    """
+    tree = {f"/**/{name}": {"ros__parameters": dict(row)} for name, row in values.items() if row}
+    if not tree:
+        return []
+    file = folder / "overriding.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return ["--params-file", str(file)]
+
+
+def check(
+    params: Path, nodes: Sequence[str] | None, bundles: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The nodes to start, in the order of bring-up, each with the parameters that are not to be those of the file.
 
     Raises UserError where one of them could not work.
     """
@@ -86,7 +108,7 @@ def check(params: Path, nodes: Sequence[str] | None, bundles: Mapping[str, str] 
     if unknown:
         raise UserError(f"no node '{unknown[0]}'; choose from {', '.join(NODES)}")
     values = read_file(params)
-    chosen: dict[str, list[str]] = {name: [] for name in NODES if not nodes or name in nodes}
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in NODES if not nodes or name in nodes}
     used = {
         name: bundle_path(str(values[name].get("bundle", parameter.default)))
         for name in chosen
@@ -98,7 +120,7 @@ def check(params: Path, nodes: Sequence[str] | None, bundles: Mapping[str, str] 
         if name not in chosen:
             raise UserError(f"--bundle {capability}={given}: its node, {name}, is not among those to start")
         used[name] = bundle_path(given)
-        chosen[name] = ["-p", f"bundle:={used[name].resolve()}"]
+        chosen[name] = {"bundle": str(used[name].resolve())}
     for name in set(used) & {"future_predictor", "policy"}:
         if "state_tokenizer" in used:
             refuse_other_tokens(used["state_tokenizer"], used[name])

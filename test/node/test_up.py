@@ -13,11 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import rclpy
 import yaml
+from rclpy.context import Context
 
 from wm_ros.nodes import shared_memory
 from wm_ros.nodes.supervisor import back_off_s
-from wm_ros.paths import CONFIG
+from wm_ros.paths import CONFIG, MODELS
+from wm_ros.up import check, overriding
 
 
 class Running:
@@ -166,3 +169,24 @@ def test_what_cannot_work_ends_with_one_line_and_exit_code_2(tmp_path, arguments
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and words in errors[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("namespace", ["", "/robot1"])
+def test_a_bundle_that_is_asked_for_wins_over_the_parameter_file(tmp_path, namespace):
+    chosen = check(CONFIG / "wm.yaml", ["state_tokenizer", "monitor"], {"state": "state-lite"})
+    arguments = ["--ros-args", "--params-file", str(CONFIG / "wm.yaml"), *overriding(tmp_path, chosen)]
+    context = Context()
+    rclpy.init(args=[*arguments, "-p", "use_sim_time:=true"], context=context)
+    try:
+        node = rclpy.create_node(
+            "state_tokenizer",
+            context=context,
+            namespace=namespace or None,
+            automatically_declare_parameters_from_overrides=True,
+        )
+        assert node.get_parameter("bundle").value == str((MODELS / "state-lite").resolve())
+        assert node.get_parameter("use_sim_time").value is True
+        assert node.get_parameter("cycle_warn_ms").value == 133.0, "the rest is that of the file"
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)

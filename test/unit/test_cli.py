@@ -49,7 +49,8 @@ def test_a_wrong_parameter_of_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["info", "play", "record", "up", "eval", "train", "convert", "simulate", "doctor", "hands"]
+    "command",
+    ["info", "play", "record", "up", "eval", "train", "convert", "simulate", "doctor", "hands", "robot", "rollout"],
 )
 def test_help_teaches(command):
     result = wm(command, "--help")

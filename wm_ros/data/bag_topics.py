@@ -11,6 +11,7 @@ READABLE: tuple[Topic, ...] = (
     table.ODOM,
     table.IMAGE,
     table.IMAGE_COMPRESSED,
+    table.WRIST_IMAGE,
     table.JOINT_STATES,
     table.JOINT_COMMANDS,
     table.INSTRUCTION,

@@ -2,6 +2,7 @@
 
 sim:drive?seeds=0-499&seconds=4        simulated drives, made on the fly (options: those of `drive_samples`)
 sim:tabletop?seeds=0-999               simulated grasps
+sim:metaworld?task=reach&seeds=0-39    demonstrations of a Meta-World task (extra `sim`)
 path/to/bag                            a rosbag2 folder or .mcap file
 path/to/folder                         every bag below it
 path/to/lerobot?episodes=0-35          a LeRobot dataset (meta/info.json), all or chosen episodes
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from wm_ros.errors import UserError
@@ -117,7 +119,9 @@ def _episodes(
         return _simulated(location.removeprefix("sim:"), options, source)
     path = Path(location)
     if not path.exists():
-        raise UserError(f"source '{source}': no such file or folder; give a bag, a dataset or sim:drive, sim:tabletop")
+        raise UserError(
+            f"source '{source}': no such file or folder; give a bag, a dataset, or e.g. sim:drive, sim:tabletop"
+        )
     if (path / "meta" / "info.json").is_file():
         from wm_ros.data.lerobot import lerobot_episodes
 
@@ -180,23 +184,26 @@ def _simulated(kind: str, options: dict[str, str], source: str) -> list[Episode]
     makers: dict[str, Callable[..., Iterator[Sample]]] = {
         "drive": simulator.drive_samples,
         "tabletop": simulator.tabletop_samples,
+        "metaworld": simulator.metaworld_samples,
     }
     if kind not in makers:
-        raise UserError(f"source '{source}': no simulation '{kind}'; choose sim:drive or sim:tabletop")
+        raise UserError(f"source '{source}': no simulation '{kind}'; choose sim:{', sim:'.join(makers)}")
     seeds = number_range(options.pop("seeds", "0-99"), source)
+    known = simulator.OPTIONS[kind]
+    _refuse({name: "" for name in options if name not in known}, source)
+    words = {name: value for name, value in options.items() if known[name] is str}
     try:
-        numbers = {name: float(value) for name, value in options.items()}
+        numbers = {name: known[name](float(value)) for name, value in options.items() if name not in words}
     except ValueError:
         raise UserError(f"source '{source}': options of a simulation are numbers") from None
-    known = simulator.OPTIONS[kind]
-    _refuse({name: "" for name in numbers if name not in known}, source)
-    arguments = {name: known[name](value) for name, value in numbers.items()}
+    arguments: dict[str, Any] = {**words, **numbers}
     make = makers[kind]
+    label = "-".join((kind, *words.values()))
 
     def opener(seed: int) -> Callable[[], Iterator[Sample]]:
         return lambda: make(seed=seed, **arguments)
 
-    return [Episode(f"sim-{kind}-{seed:06d}", "Apache-2.0 (simulated)", opener(seed)) for seed in seeds]
+    return [Episode(f"sim-{label}-{seed:06d}", "Apache-2.0 (simulated)", opener(seed)) for seed in seeds]
 
 
 def _refuse(options: dict[str, str], source: str) -> None:

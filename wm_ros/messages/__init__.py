@@ -36,6 +36,7 @@ from wm_ros.topics import (
     QUERY,
     SIDES,
     STATE_TOKENS,
+    WRIST_IMAGE,
     Topic,
 )
 from wm_ros.types import (
@@ -56,6 +57,7 @@ from wm_ros.types import (
     Sample,
     StateTokens,
     Sweep,
+    WristFrame,
 )
 
 __all__ = [
@@ -80,6 +82,7 @@ _DECODERS: dict[str, dict[type[Sample], _Decoder]] = {
     motion.ODOMETRY: {EgoPose: lambda cdr, ns, topic: motion.decode_odometry(cdr, ns)},
     images.TYPE: {
         Frame: lambda cdr, ns, topic: images.decode_frame(cdr, ns),
+        WristFrame: lambda cdr, ns, topic: images.decode_wrist_frame(cdr, ns),
         StateTokens: lambda cdr, ns, topic: images.decode_state_tokens(cdr, ns),
         BevTokens: lambda cdr, ns, topic: images.decode_bev_tokens(cdr, ns),
         FutureFrames: lambda cdr, ns, topic: images.decode_future_frame(cdr, topic_horizon(topic), ns),
@@ -117,8 +120,8 @@ def decode(
     Args:
         type_name: e.g. "sensor_msgs/msg/Image". cdr: the bytes as recorded or received.
         stamp_ns: time of receipt, the stamp of messages without a header or with a zero one.
-        sample: which sample is wanted where a type may mean several (Image: Frame, StateTokens, BevTokens or
-            FutureFrames; JointState: Joints or JointCommand; JointTrajectory: JointForecast, ActionChunk or
+        sample: which sample is wanted where a type may mean several (Image: Frame, WristFrame, StateTokens, BevTokens
+            or FutureFrames; JointState: Joints or JointCommand; JointTrajectory: JointForecast, ActionChunk or
             MotionQuery).
         topic: its name says which hand a Path is of and of which kind (`…/hand_<side>` wrists, `…/hand_pose_<side>`
             poses; boxes are a MarkerArray, `…/hand_box_<side>`), and the horizon of a grid (`…/t_<ms>`).
@@ -139,6 +142,7 @@ _ENCODERS: dict[type[Sample], tuple[Topic, Callable[..., bytes]]] = {
     Sweep: (POINTS, points.encode_points),
     EgoPose: (ODOM, motion.encode_odometry),
     Frame: (IMAGE, lambda s: images.encode_rgb(s.stamp_ns, s.frame_id, s.rgb)),
+    WristFrame: (WRIST_IMAGE, lambda s: images.encode_rgb(s.stamp_ns, s.frame_id, s.rgb)),
     Joints: (JOINT_STATES, motion.encode_joints),
     JointCommand: (JOINT_COMMANDS, motion.encode_joints),
     Instruction: (INSTRUCTION, motion.encode_instruction),

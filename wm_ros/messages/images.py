@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wm_ros.errors import MessageError
 from wm_ros.messages.cdr import bytes_array, deserialise, header, make, serialise, stamp_of
-from wm_ros.types import BevTokens, Frame, FutureFrames, StateTokens
+from wm_ros.types import BevTokens, Frame, FutureFrames, StateTokens, WristFrame
 
 TYPE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -87,6 +87,12 @@ def decode_frame(cdr: bytes | memoryview, stamp_ns: int = 0) -> Frame:
     """A camera frame; rgb8 without padding is a view. Raises MessageError where the encoding is no picture."""
     pixels = decode_pixels(cdr, stamp_ns)
     return Frame(pixels.stamp_ns, pixels.frame_id, _rgb(pixels.array, pixels.encoding))
+
+
+def decode_wrist_frame(cdr: bytes | memoryview, stamp_ns: int = 0) -> WristFrame:
+    """The same of a camera on the hand, which its topic says (`wrist_image`)."""
+    frame = decode_frame(cdr, stamp_ns)
+    return WristFrame(frame.stamp_ns, frame.frame_id, frame.rgb)
 
 
 def decode_future_frame(cdr: bytes | memoryview, horizon_s: float, stamp_ns: int = 0) -> FutureFrames:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wm_ros.data.fixed_rate import TOLERANCE_NS, at_rate
-from wm_ros.types import BevTokens, Frame, HandTrajectory, Instruction, JointCommand, Joints, Sample
+from wm_ros.types import BevTokens, Frame, HandTrajectory, Instruction, JointCommand, Joints, Sample, WristFrame
 
 __all__ = ["RATE_HZ", "SIDES", "TOLERANCE_NS", "Step", "on_grid"]
 
@@ -25,6 +25,7 @@ class Step:
 
     stamp_ns: int = 0
     frame: Frame | None = None
+    wrist_frame: WristFrame | None = None
     joints: Joints | None = None
     command: JointCommand | None = None
     instruction: Instruction | None = None
@@ -49,6 +50,7 @@ def _stream(sample: Sample) -> str:
         JointCommand: "command",
         Joints: "joints",
         Frame: "frame",
+        WristFrame: "wrist_frame",
         Instruction: "instruction",
         BevTokens: "bev",
     }

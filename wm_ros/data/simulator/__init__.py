@@ -1,4 +1,7 @@
-"""Two simulated worlds, ray-cast without GL: a car that drives, and a robot at a table. Same seed, same bytes."""
+"""Simulated worlds: a car that drives and a robot at a table, both ray-cast without GL, and the tasks of Meta-World.
+
+Same seed, same bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from wm_ros.types import Sample
 
-# Options that a source string or the command line may set, and how their text is read.
-OPTIONS: dict[str, dict[str, Callable[[float], float | int]]] = {
+# Options that a source string or the command line may set, and how their text is read: as a number, or as it is.
+OPTIONS: dict[str, dict[str, Callable[[float], float | int] | type[str]]] = {
     "drive": {
         "seconds": float,
         "beams": int,
@@ -17,6 +20,7 @@ OPTIONS: dict[str, dict[str, Callable[[float], float | int]]] = {
         "odometry_noise": float,
     },
     "tabletop": {"seconds": float, "width": int, "height": int, "rate_hz": float, "objects": int, "choice": int},
+    "metaworld": {"task": str, "noise": float, "image_every": int, "cameras": int, "size": int, "true_state": int},
 }
 
 
@@ -48,3 +52,18 @@ def tabletop_samples(
     from wm_ros.data.simulator.tabletop import tabletop_samples as samples
 
     return samples(seed, seconds, width, height, rate_hz, objects, choice)
+
+
+def metaworld_samples(
+    seed: int,
+    task: str = "reach",
+    noise: float = 0.15,
+    image_every: int = 1,
+    cameras: int = 2,
+    size: int = 96,
+    true_state: int = 0,
+) -> Iterator[Sample]:
+    """A solved task of Meta-World; see `wm_ros.data.simulator.metaworld.metaworld_samples`."""
+    from wm_ros.data.simulator.metaworld import metaworld_samples as samples
+
+    return samples(seed, task, noise, image_every, cameras, size, true_state)
