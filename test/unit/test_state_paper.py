@@ -53,7 +53,8 @@ def test_autoencoder_scales_and_shifts_as_released(folders, model, images):
         latents = (vae.encode(2 * images - 1).latent_dist.mean - 0.0609) * 1.5305
         assert torch.allclose(model.vae.encode(images), latents, atol=1e-6)
         expected = vae.decode(latents / 1.5305 + 0.0609).sample / 2 + 0.5
-        assert torch.allclose(model.vae.decode(latents), expected, atol=1e-6)
+        # A deep network: processors round its sums in another order, by up to 2e-6 so far.
+        assert torch.allclose(model.vae.decode(latents), expected, atol=1e-5)
     assert latents.shape[1:] == model.config.latent_shape == (16, 4, 4)
 
 
