@@ -128,3 +128,21 @@ def test_copies_are_of_training_episodes_and_look_otherwise_alike_within_an_epis
     assert not torch.allclose(plain["image"], copy["image"])
     shown = (copy["image"].permute(1, 2, 0) * 255).round().byte().numpy()
     assert np.abs(encode(shown[None])[0] - states[1][3]).max() < 1.0  # what was encoded is what is shown
+
+
+@pytest.mark.parametrize("pace", [3, -1])
+def test_what_follows_may_be_seen_faster_or_backwards(windows, pace):
+    data, step = windows.data, 20
+    paced = FutureWindows(CONFIG, data, data.training, paces=(pace,))
+    torch.manual_seed(0)
+    found = [paced[step] for _ in range(40)]
+    assert {int(item["pace"]) for item in found} == {1, pace}
+    item, plain = (next(item for item in found if int(item["pace"]) == which) for which in (pace, 1))
+    assert all(torch.equal(plain[name], windows[step][name]) for name in ("future", "there", "latents"))
+    assert torch.equal(item["body"], plain["body"])  # the past is as it was
+    for ahead in range(1, CONFIG.horizon_steps + 1):
+        at = step + pace * ahead
+        assert bool(item["there"][ahead - 1]) == (0 <= at < LENGTHS[0])
+        assert torch.equal(item["future"][ahead - 1], data.body[min(max(at, 0), LENGTHS[0] - 1)])
+    first = step + pace * CONFIG.frame_steps[0]
+    assert torch.equal(item["latents"][0], data.latents[min(max(first, 0), LENGTHS[0] - 1)].float())
