@@ -23,7 +23,7 @@ from wm_ros.nodes.robot import CHUNK, NAME
 from wm_ros.topics import Topic
 from wm_ros.types import ActionChunk, Frame, Joints, Sample, WristFrame
 
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 GIVE_UP = 2
 """An episode is given up when the robot has waited so often, and no trajectory came at all."""
 
