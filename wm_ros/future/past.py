@@ -1,4 +1,4 @@
-"""What the past alone says of the future, beyond a linear path: a three-layer MLP over hands, joints and the state.
+"""What the past says of the future, beyond a linear path: a three-layer MLP over hands, joints and the current state.
 
 Ego-PM embeds the history of actions by a three-layer MLP. Here it predicts on its own: on a few dozen episodes it is
 nearer to the truth than attention over the same history. Each kind of recording has one, as it has a linear path, and

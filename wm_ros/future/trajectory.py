@@ -2,7 +2,7 @@
 
 The paper (section 3, "CoSMo") predicts from the previous and the current state, a text prompt and past actions, each
 embedded (actions by a three-layer MLP) and read by one sequence model. Here three parts add up, so that an untrained
-network is already a fair predictor: a linear path (`Ridge`); what the past alone says beyond it (`PastPath`, the
+network is already a fair predictor: a linear path (`Ridge`); what the past says beyond it (`PastPath`, the
 three-layer MLP), both fitted first; and what states, instruction and image say, read by a small transformer or another
 sequence model (`wm_ros.future.reading`). That is heeded as far as held-out episodes of the same kind gained by it.
 """
@@ -181,7 +181,7 @@ class TrajectoryModel(nn.Module):
         return Forecast(path, scale, context.detach(), kind, attention, subtask)
 
     def from_past(self, past: Past, kind: Tensor, commanded: bool) -> Tensor:
-        """Future (B, F, V) by the past alone, without or with what the joints were commanded."""
+        """Future (B, F, V) by the past and the current state, without or with what the joints were commanded."""
         scale = self.norm.left_open[kind]
         seen = torch.cat([past.absolute[:, -1], past.relative[:, :-1].flatten(1)], 1)
         seen = torch.cat([seen, STATE_SHARE * past.states[:, 1].flatten(1)], 1)
