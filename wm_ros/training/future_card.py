@@ -18,7 +18,8 @@ CARD = """# {name}: hands, joints and frames to come
 
 Stage I gives both wrists and all joints over {horizon:.1f} s: a linear path (ridge), what a three-layer MLP over the
 past {history:.1f} s and the current state adds to it, and what {reader} reads in two states, the
-instruction and that past, heeded as far as held-out episodes gained by it. With it come {samples} samples of the wrists' paths: drawn by a small rectified
+instruction and that past, heeded as far as held-out episodes gained by it. With it
+come {samples} samples of the wrists' paths: drawn by a small rectified
 flow, weighed by an energy that is learned by contrast, as wide as held-out episodes want it. Commands are listened to
 where the user asks for it. Stage II paints the frames at {frames} s on that trajectory: causal cross-attention, then
 the U-Net of latent diffusion over latents of a small autoencoder, rectified flow. The frames shown are the conditional
