@@ -18,8 +18,9 @@ class Capability(ABC):
 
     Attributes:
         name: one of `NAMES`.
-        inputs: sample types that `step` takes; others are ignored by callers.
-        trigger: the sample type whose arrival gives a prediction.
+        inputs: sample types that `step` takes; others are ignored by callers. A bundle may ask for fewer of them.
+        trigger: the sample type whose arrival gives a prediction; another one's does only while that is not seen.
+        does_without: sample types that may fall silent, as the model was trained for that.
         optional_outputs: names that `wanted` may hold; what is not wanted is not computed.
         wanted: the optional outputs to compute; callers set it (a node: those somebody subscribes to).
         withheld: why the last trigger gave no (or not the whole) prediction; "" when it did.
@@ -29,8 +30,9 @@ class Capability(ABC):
     """
 
     name: ClassVar[str]
-    inputs: ClassVar[tuple[type[Sample], ...]]
-    trigger: ClassVar[type[Sample]]
+    inputs: tuple[type[Sample], ...]
+    trigger: type[Sample]
+    does_without: tuple[type[Sample], ...] = ()
     optional_outputs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:

@@ -122,6 +122,6 @@ class Background:
             prediction = capability.step(sample)
         except Exception as error:  # the firewall of the node: a fault of one cycle must not end all of them
             failure = f"{type(error).__name__}: {error}"
-        if not failure and not isinstance(sample, capability.trigger):
+        if not failure and prediction is None and not isinstance(sample, capability.trigger):
             return None
         return Answer(sample, received_s, prediction, capability.withheld, failure, dict(capability.timings_ms))

@@ -74,7 +74,9 @@ class CapabilityNode(ManagedNode):
         if isinstance(sample, Instruction):
             self._instruction = sample
         if not self.is_trigger(topic):
-            self.capability.step(sample)
+            prediction = self.capability.step(sample)
+            if prediction is not None:  # what triggers is not seen
+                self.answer(prediction, self.silent_inputs(), set())
             return
         # The clock stands still during a cycle where it comes by /clock: age = that at arrival + the time spent.
         began_s, age_ms = time.monotonic(), (self.now_ns() - sample.stamp_ns) / 1e6
@@ -139,7 +141,8 @@ class CapabilityNode(ManagedNode):
         ]
 
     def required(self, topic: str) -> bool:
-        return self._inputs[topic][0].sample not in self.optional_inputs
+        without = self.capability.does_without if self.capability is not None else ()
+        return self._inputs[topic][0].sample not in (*self.optional_inputs, *without)
 
     def on_reset(self) -> None:
         if self.capability is None:

@@ -1,4 +1,4 @@
-"""`state/tokens`, `bev/tokens`, `joint_states`, `instruction` → `action_chunk`; while chunks are executed also
+"""Images or `state/tokens`, `bev/tokens`, `joint_states`, `instruction` → `action_chunk`; while chunks are executed also
 `action_step`, what to do now; and the command that is safe."""
 
 from __future__ import annotations
@@ -11,13 +11,24 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from wm_ros import messages
 from wm_ros.messages.motion import encode_joint_trajectory
-from wm_ros.messages.status import Status
+from wm_ros.messages.status import OK, WARN, Status
 from wm_ros.nodes.base import CapabilityNode
 from wm_ros.nodes.control import Control
+from wm_ros.nodes.managed import channel
 from wm_ros.nodes.runner import run
 from wm_ros.policy.executor import Command
 from wm_ros.topics import ACTION_CHUNK, ACTION_STEP, BEV_TOKENS, Topic
-from wm_ros.types import ActionChunk, BevTokens, Instruction, Joints, PolicyPrediction, Prediction, Sample
+from wm_ros.types import (
+    ActionChunk,
+    BevTokens,
+    Frame,
+    Instruction,
+    Joints,
+    PolicyPrediction,
+    Prediction,
+    Sample,
+    WristFrame,
+)
 
 
 class Policy(CapabilityNode):
@@ -107,7 +118,8 @@ class Policy(CapabilityNode):
         self.hold(self.withheld)
 
     def on_silence(self, topic: str) -> None:
-        if self.required(topic):
+        cameras = {channel(name) for name, (t, _) in self._inputs.items() if t.sample in (Frame, WristFrame)}
+        if self.required(topic) or (topic in cameras and cameras <= self.silent):
             self.hold(f"'{topic}' is silent")
 
     def on_fault(self, why: str) -> None:
@@ -161,8 +173,10 @@ class Policy(CapabilityNode):
         self.get_logger().warning(f"holding the measured joints: {why}")
 
     def checks(self) -> list[Status]:
-        """Strategy, queue, delay, clipped and safe commands, while chunks are executed."""
-        return [*super().checks(), *([] if self._control is None else [self._control.status()])]
+        """What it acts without; strategy, queue, delay, clipped and safe commands, while chunks are executed."""
+        lacking = ", ".join(getattr(self.capability, "lacking", ()))
+        sensors = Status(f"{self.name}: sensors", WARN if lacking else OK, f"without {lacking}" if lacking else "all")
+        return [*super().checks(), sensors, *([] if self._control is None else [self._control.status()])]
 
 
 def main(args: Sequence[str] | None = None) -> None:

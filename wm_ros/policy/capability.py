@@ -1,10 +1,11 @@
-"""`policy` as one object with one `step`: state tokens, joints and words in, a chunk of joint commands out."""
+"""`policy` as one object with one `step`: images or state tokens, joints and words in, a chunk of joint commands out."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,43 +14,60 @@ from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.capability import Capability
 from wm_ros.nn.instruction import open_words
 from wm_ros.policy.checkpoint import bare_head, is_checkpoint
-from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.config import Camera, PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
 from wm_ros.policy.history import History, grid_ns
 from wm_ros.types import (
     ActionChunk,
     BevTokens,
+    Frame,
     Instruction,
     JointCommand,
     Joints,
     PolicyPrediction,
     Sample,
     StateTokens,
+    WristFrame,
 )
+
+CAMERAS: dict[Camera, type[Frame] | type[WristFrame]] = {"image": Frame, "wrist_image": WristFrame}
+Images = NDArray[np.uint8]
 
 
 class Policy(Capability):
     """Absolute joint positions for the next second, in the bundle's joint order.
 
-    A chunk is asked for whenever state tokens arrive. It is withheld while a joint of the bundle is not measured or
-    the joints are stale. Instruction and BEV tokens may be missing; the model was trained to do without.
+    A chunk is asked for whenever an image of the first camera arrives, or state tokens where the bundle reads those. It
+    is withheld while a joint of the bundle is not measured or the joints are stale. Instruction and BEV tokens may be
+    missing. What else the bundle does without is its `does_without`: then it acts without joints, or on the images of
+    one camera while those of the other are stale; never on none.
+
+    Attributes:
+        lacking: what the last chunk was made without, by name.
     """
 
     name = "policy"
-    inputs = (StateTokens, BevTokens, Joints, Instruction)
-    trigger = StateTokens
+    inputs: tuple[type[Sample], ...] = (StateTokens, Frame, WristFrame, BevTokens, Joints, Instruction)
+    trigger: type[Sample] = StateTokens
 
     def __init__(self, config: PolicyModelConfig, head: PolicyHead, device: str = "cpu") -> None:
         super().__init__()
         self.config, self.device = config, torch.device(device)
+        self._cameras = tuple(CAMERAS[name] for name in config.cameras.names)
+        self.trigger = self._cameras[0] if self._cameras else StateTokens
+        self.inputs = (*(self._cameras or (StateTokens,)), BevTokens, Joints, Instruction)
+        self.does_without = tuple(CAMERAS[n] if n != "joints" else Joints for n in config.does_without)
         self.head = head.eval().requires_grad_(False).to(self.device)
         period_s = 1.0 / config.rate_hz
         self._offsets_s = np.arange(1, config.chunk_steps + 1, dtype=np.float64) * period_s
         self._joint_steps = list(range(config.joint_history - 1, -1, -1))
         self._state_steps = list(config.token_history[::-1])
         self._joints = History(config.joint_history * period_s + 1.0)
-        self._states = History((max(config.token_history) + 1) * period_s + 1.0)
+        self._states = History((max(config.token_history, default=0) + 1) * period_s + 1.0)
         self._bev = History(0.0)
+        self._images: dict[type[Sample], tuple[int, Images]] = {}
+        self._unseen_ns: int | None = None
+        self.lacking: tuple[str, ...] = ()
         self._words = open_words(config.language)
         self._text = self._words([""])[0]
         self._columns: dict[tuple[str, ...], NDArray[np.int64]] = {}
@@ -75,17 +93,23 @@ class Policy(Capability):
         self._forget()
         self._text = self._words([""])[0]
         self._refused = self.withheld = ""
+        self.lacking = ()
 
     def warm_up(self) -> None:
         """One inference on made-up input."""
         config = self.config
         zeros = np.zeros(len(config.joint_names))
         self.step(Joints(0, "", config.joint_names, zeros))
-        self.step(StateTokens(0, "", np.zeros((config.state_tokens, config.state_width), np.float32)))
+        if self._cameras:
+            black = np.zeros((*config.cameras.size, 3), np.uint8)
+            for camera in reversed(self._cameras):
+                self.step(camera(0, "", black))
+        else:
+            self.step(StateTokens(0, "", np.zeros((config.state_tokens, config.state_width), np.float32)))
         self.reset()
 
     def step(self, sample: Sample) -> PolicyPrediction | None:
-        """Take a sample; a chunk if it is state tokens and the joints are known, else None."""
+        """Take a sample; a chunk if it is what chunks are asked for with and enough is known, else None."""
         if isinstance(sample, JointCommand):
             return None  # a kind of Joints, but not a measurement
         if isinstance(sample, Joints):
@@ -94,8 +118,10 @@ class Policy(Capability):
             self._text = self._words([sample.text])[0]
         elif isinstance(sample, BevTokens):
             self._take_bev(sample)
-        elif isinstance(sample, StateTokens):
-            return self._act(sample)
+        elif isinstance(sample, StateTokens) and not self._cameras:
+            return self._act(sample) if self._take_state(sample) else None
+        elif isinstance(sample, Frame | WristFrame) and type(sample) in self._cameras:
+            return self._act(sample) if self._take_image(sample) else None
         return None
 
     # ------------------------------------------------------------------------- inputs
@@ -128,24 +154,47 @@ class Policy(Capability):
         if sample.tokens.shape == wanted and np.isfinite(sample.tokens).all():
             self._bev.add(sample.stamp_ns, sample.tokens.astype(np.float32))
 
-    def _forget(self) -> None:
-        for history in (self._joints, self._states, self._bev):
-            history.clear()
-
-    # ------------------------------------------------------------------------- output
-
-    def _act(self, sample: StateTokens) -> PolicyPrediction | None:
-        start = time.perf_counter()
+    def _take_state(self, sample: StateTokens) -> bool:
+        """Whether a chunk is to be made of it."""
         wanted = (self.config.state_tokens, self.config.state_width)
         if sample.tokens.shape != wanted:
             self.withheld = f"state tokens of shape {sample.tokens.shape}, this bundle was trained on {wanted}"
-            return None
-        if not np.isfinite(sample.tokens).all():
+        elif not np.isfinite(sample.tokens).all():
             self.withheld = "state tokens are not finite"
-            return None
-        if self._states.newest_ns is not None and sample.stamp_ns < self._states.newest_ns:
+        else:
+            if self._states.newest_ns is not None and sample.stamp_ns < self._states.newest_ns:
+                self._forget()
+            self._states.add(sample.stamp_ns, sample.tokens.astype(np.float32))
+            return True
+        return False
+
+    def _take_image(self, sample: Frame | WristFrame) -> bool:
+        """Whether a chunk is to be made now: it is of the first camera, or that one has been silent for `stale_s`."""
+        kind, stamp_ns = type(sample), sample.stamp_ns
+        if kind in self._images and stamp_ns < self._images[kind][0]:
             self._forget()
-        self._states.add(sample.stamp_ns, sample.tokens.astype(np.float32))
+        height, width = self.config.cameras.size
+        rgb = sample.rgb
+        if rgb.shape[:2] != (height, width):
+            rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        self._images[kind] = stamp_ns, rgb
+        if kind is self.trigger:
+            self._unseen_ns = stamp_ns
+            return True
+        if self._unseen_ns is None or self._unseen_ns > stamp_ns:
+            self._unseen_ns = stamp_ns  # from when on the first camera has not been seen
+        return self.trigger in self.does_without and stamp_ns - self._unseen_ns > self.config.stale_s * 1e9
+
+    def _forget(self) -> None:
+        for history in (self._joints, self._states, self._bev):
+            history.clear()
+        self._images.clear()
+        self._unseen_ns = None
+
+    # ------------------------------------------------------------------------- output
+
+    def _act(self, sample: Sample) -> PolicyPrediction | None:
+        start = time.perf_counter()
         seen, self.withheld = self._observe(sample.stamp_ns)
         if seen is None:
             return None
@@ -163,32 +212,65 @@ class Policy(Capability):
 
     def _observe(self, now_ns: int) -> tuple[Observation | None, str]:
         """What the head sees at `now_ns`, or why it cannot see."""
+        joints, joints_pad, refused = self._measured(now_ns)
+        if refused and Joints not in self.does_without:
+            return None, refused
+        state, state_pad, images, images_pad = None, None, None, None
+        if self._cameras:
+            images, images_pad, missing = self._looked(now_ns)
+            if missing:
+                return None, missing
+        else:
+            grid = grid_ns(now_ns, self._state_steps, self.config.rate_hz)
+            state, state_pad = (self._batch(array) for array in self._states.at(grid)[:2])
+        bev, bev_pad = None, None
+        if self._bev.newest_ns is not None:
+            values, _, bev_ns = self._bev.at([now_ns])
+            bev = self._batch(values[0])
+            bev_pad = torch.tensor([abs(now_ns - bev_ns) > self.config.stale_s * 1e9], device=self.device)
+        cameras = self.config.cameras.names if images_pad is not None else ()
+        absent = [] if images_pad is None else images_pad[0].tolist()
+        self.lacking = (*(["joints"] if refused else []), *(n for n, none in zip(cameras, absent, strict=True) if none))
+        seen = Observation(
+            self._batch(joints),
+            self._batch(joints_pad),
+            self._text[None].to(self.device),
+            state,
+            state_pad,
+            bev,
+            bev_pad,
+            images,
+            images_pad,
+        )
+        return seen, ""
+
+    def _measured(self, now_ns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], str]:
+        """Joints on the grid (H, J), where there were none (H,), and why they cannot be used."""
         config = self.config
+        absent = np.zeros((config.joint_history, len(config.joint_names)), np.float32)
+        none = np.ones(config.joint_history, bool)
         if self._joints.newest_ns is None:
-            return None, self._refused or "no joints measured yet"
+            return absent, none, self._refused or "no joints measured yet"
         joints, joints_pad, measured_ns = self._joints.at(grid_ns(now_ns, self._joint_steps, config.rate_hz))
         age_s = (now_ns - measured_ns) / 1e9
         if abs(age_s) > config.stale_s:
             side = "before" if age_s > 0 else "after"
             why = f"; newer ones were refused: {self._refused}" if self._refused else ""
-            return None, f"joints were measured {abs(age_s):.2f} s {side} the image{why}"
+            return absent, none, f"joints were measured {abs(age_s):.2f} s {side} the image{why}"
         joints_pad[-1] = False
-        state, state_pad, _ = self._states.at(grid_ns(now_ns, self._state_steps, config.rate_hz))
-        bev, bev_pad = None, None
-        if self._bev.newest_ns is not None:
-            values, _, bev_ns = self._bev.at([now_ns])
-            bev = self._batch(values[0])
-            bev_pad = torch.tensor([abs(now_ns - bev_ns) > config.stale_s * 1e9], device=self.device)
-        seen = Observation(
-            self._batch(joints),
-            self._batch(joints_pad),
-            self._batch(state),
-            self._batch(state_pad),
-            self._text[None].to(self.device),
-            bev,
-            bev_pad,
-        )
-        return seen, ""
+        return joints, joints_pad, ""
 
-    def _batch(self, array: NDArray[np.float32] | NDArray[np.bool_]) -> torch.Tensor:
+    def _looked(self, now_ns: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        """Images (1, V, 3, H, W), where there is none (1, V), and why they cannot be used."""
+        black = np.zeros((*self.config.cameras.size, 3), np.uint8)
+        found = [self._images.get(camera, (now_ns - 10**18, black)) for camera in self._cameras]
+        stale = np.asarray([abs(now_ns - stamp_ns) > self.config.stale_s * 1e9 for stamp_ns, _ in found])
+        missing = ""
+        for name, camera, absent in zip(self.config.cameras.names, self._cameras, stale, strict=True):
+            if absent and camera not in self.does_without:
+                missing = f"no image of '{name}' within {self.config.stale_s:g} s"
+        images = np.stack([rgb.transpose(2, 0, 1) for _, rgb in found])
+        return self._batch(images), self._batch(stale), missing
+
+    def _batch(self, array: NDArray[np.float32] | NDArray[np.bool_] | Images) -> torch.Tensor:
         return torch.from_numpy(array)[None].to(self.device)

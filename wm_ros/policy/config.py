@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from wm_ros.bundle import StrictModel
 from wm_ros.nn.instruction import LanguageConfig
@@ -19,6 +21,23 @@ class TransformerConfig(StrictModel):
     dropout: float = 0.1
 
 
+Camera = Literal["image", "wrist_image"]
+
+
+class CameraConfig(StrictModel):
+    """Cameras whose images the head sees itself, without the capability `state`.
+
+    Attributes:
+        names: topics of the cameras, none by default. size: height and width of their images in pixels; others are
+            resized. keypoints, channels: of the encoder of each (`wm_ros.policy.image_encoder`).
+    """
+
+    names: tuple[Camera, ...] = ()
+    size: tuple[int, int] = (96, 96)
+    keypoints: int = Field(default=32, ge=1)
+    channels: int = Field(default=64, ge=2)
+
+
 class PolicyModelConfig(StrictModel):
     """Architecture and preprocessing of `policy`; ACT-JEPA (arXiv 2501.14622) at a small size.
 
@@ -27,17 +46,23 @@ class PolicyModelConfig(StrictModel):
         rate_hz: grid on which history is read and the chunk is written.
         chunk_steps: actions of a chunk, the first one step after the trigger.
         joint_history: steps of measured joints that the model sees, the last one now.
-        token_history: which state tokens it sees, in steps back.
+        relative: whether commands are learned as what is added to the measured joints, or as they are.
+        token_history: which state tokens it sees, in steps back; none where it sees images itself.
+        cameras: whose images it sees.
+        does_without: what may fall silent: joints, or a camera while another one sees. It was trained for that.
         state_tokens, state_width: shape of one state. bev_tokens, bev_width: of the BEV tokens; 0 = trained without.
         state_tokens_sha256: `tokens_sha256` of the state bundle whose tokens it was trained on.
-        stale_s: joints this much older than the image are refused, and BEV tokens are left out.
+        stale_s: joints this much older than the image are refused; BEV tokens and images of other cameras are left out.
     """
 
     joint_names: tuple[str, ...] = Field(min_length=1)
     rate_hz: float = Field(default=15.0, gt=0)
     chunk_steps: int = Field(default=15, ge=1)
     joint_history: int = Field(default=8, ge=1)
+    relative: bool = True
     token_history: tuple[int, ...] = (0, 3, 7)
+    cameras: CameraConfig = CameraConfig()
+    does_without: tuple[Camera | Literal["joints"], ...] = ()
     state_tokens: int = Field(default=2, ge=1)
     state_width: int = Field(default=128, ge=1)
     bev_tokens: int = Field(default=0, ge=0)
@@ -46,3 +71,11 @@ class PolicyModelConfig(StrictModel):
     transformer: TransformerConfig = TransformerConfig()
     language: LanguageConfig = LanguageConfig()
     stale_s: float = Field(default=0.5, gt=0)
+
+    @model_validator(mode="after")
+    def _sees(self) -> PolicyModelConfig:
+        if bool(self.cameras.names) == bool(self.token_history):
+            raise ValueError("it sees either images (cameras.names) or state tokens (token_history), and one of them")
+        if self.relative and "joints" in self.does_without:
+            raise ValueError("does_without: commands that are relative to the joints cannot do without joints")
+        return self

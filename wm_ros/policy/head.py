@@ -1,10 +1,10 @@
 """The policy head: context encoder and action decoder of ACT-JEPA (arXiv 2501.14622, section 4.1 of its method).
 
-What differs from the paper: the images enter as the tokens of `state` (and of `lidar` where there is one) instead of
-a ResNet's feature map; the task is words instead of a number; the context holds a short history of joints and states,
-because one state says nothing of speed; and the decoder's output is added to the measured joints and to a linear path
-from their history, so that an untrained head holds still, or extrapolates where that path was fitted first. The part
-that predicts latent states is in `wm_ros.policy.jepa` and not needed to act.
+What differs from the paper: images enter as keypoints, a token of each camera, or as the tokens of `state`, instead of
+a ResNet's feature map; BEV tokens of `lidar` may join them; the task is words instead of a number; the context may hold
+a short history of joints and states, because one state says nothing of speed; and a linear path from that history is
+added to the decoder's output, so that an untrained head holds still, or extrapolates where that path was fitted first.
+The part that predicts latent states is in `wm_ros.policy.jepa` and not needed to act.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.image_encoder import KeypointEncoder
 
-KINDS = ("task", "joints", "state", "bev")
+KINDS = ("task", "joints", "state", "bev", "cameras")
 
 
 class Observation(NamedTuple):
@@ -26,18 +27,21 @@ class Observation(NamedTuple):
 
     Attributes:
         joints: (B, H, J) rad. joints_pad: (B, H) bool, True where nothing was measured yet.
-        state: (B, S, N, D) state tokens as they come. state_pad: (B, S) bool, True where there is none.
         text: (B, …) the instruction, as `wm_ros.nn.instruction.Words` gives it.
+        state: (B, S, N, D) state tokens as they come, or None. state_pad: (B, S) bool, True where there is none.
         bev: (B, T, C) or None. bev_pad: (B,) bool, True where there is none, or None.
+        images: (B, V, 3, H, W) uint8, one of each camera, or None. images_pad: (B, V) bool, True where there is none.
     """
 
     joints: Tensor
     joints_pad: Tensor
-    state: Tensor
-    state_pad: Tensor
     text: Tensor
+    state: Tensor | None = None
+    state_pad: Tensor | None = None
     bev: Tensor | None = None
     bev_pad: Tensor | None = None
+    images: Tensor | None = None
+    images_pad: Tensor | None = None
 
 
 class Normalisation(nn.Module):
@@ -45,13 +49,14 @@ class Normalisation(nn.Module):
 
     Attributes:
         joint_mean, joint_std: (J,) of measured joints. move_std: (J,) of their change over the history.
-        action_std: (J,) of commands minus measured joints over the chunk.
+        action_mean, action_std: (F, J) of commands at each step of the chunk, minus measured joints where `relative`.
         state_mean, state_std: (N, D). bev_mean, bev_std: (C,).
     """
 
     joint_mean: Tensor
     joint_std: Tensor
     move_std: Tensor
+    action_mean: Tensor
     action_std: Tensor
     state_mean: Tensor
     state_std: Tensor
@@ -65,7 +70,8 @@ class Normalisation(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(shape))
             self.register_buffer(f"{name}_std", torch.ones(shape))
         self.register_buffer("move_std", torch.ones(joints))
-        self.register_buffer("action_std", torch.ones(joints))
+        self.register_buffer("action_mean", torch.zeros(config.chunk_steps, *joints))
+        self.register_buffer("action_std", torch.ones(config.chunk_steps, *joints))
 
 
 def positions(steps: Tensor, width: int) -> Tensor:
@@ -91,6 +97,8 @@ class ContextEncoder(nn.Module):
         # What stands in for a sensor that is not there.
         self.absent_bev = nn.Parameter(torch.randn(width) * 0.02)
         self.absent_state = nn.Parameter(torch.randn(width) * 0.02)
+        self.cameras = nn.ModuleList([KeypointEncoder(config.cameras, width) for _ in config.cameras.names])
+        self.absent_camera = nn.Parameter(torch.randn(len(config.cameras.names), width) * 0.02)
         self.kind = nn.Parameter(torch.randn(len(KINDS), width) * 0.02)
         self.slot = nn.Parameter(torch.randn(config.state_tokens, width) * 0.02)
         layer = nn.TransformerEncoderLayer(
@@ -100,19 +108,19 @@ class ContextEncoder(nn.Module):
 
     def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """→ tokens (B, K, width) and their padding mask (B, K), True where there is nothing to attend to."""
-        config, norm = self.config, self.norm
-        batch, device = len(seen.joints), seen.joints.device
-        task = self.task(seen.text)[:, None] + self.kind[0]
-        steps = torch.arange(1 - config.joint_history, 1, device=device)
-        joints = self.proprioception(seen.joints, seen.joints[:, -1], steps)
-        # A state is `state_tokens` tokens that share a time; a missing one is the learned token for absence.
-        state = self.state((seen.state - norm.state_mean) / norm.state_std) + self.slot
-        state = torch.where(seen.state_pad[:, :, None, None], self.absent_state, state)
-        back = -torch.as_tensor(config.token_history[::-1], device=device)
-        state = (state + positions(back, config.transformer.width)[:, None] + self.kind[2]).flatten(1, 2)
-        bev = self._bev(seen, batch) + self.kind[3]
-        tokens = torch.cat([task, joints, state, bev], 1)
-        pad = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=device)
+        config = self.config
+        steps = torch.arange(1 - config.joint_history, 1, device=seen.joints.device)
+        groups = [
+            self.task(seen.text)[:, None] + self.kind[0],
+            self.proprioception(seen.joints, seen.joints[:, -1], steps),
+            self._bev(seen, len(seen.joints)) + self.kind[3],
+        ]
+        if config.token_history:
+            groups.append(self._states(seen))
+        if config.cameras.names:
+            groups.append(self._images(seen))
+        tokens = torch.cat(groups, 1)
+        pad = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         pad[:, 1 : 1 + config.joint_history] = seen.joints_pad
         return self.layers(tokens, src_key_padding_mask=pad), pad
 
@@ -132,6 +140,22 @@ class ContextEncoder(nn.Module):
         moved = (joints - now[:, None]) / norm.move_std
         tokens: Tensor = self.joints(torch.cat([where, moved], -1))
         return tokens + positions(steps, self.config.transformer.width) + self.kind[1]
+
+    def _states(self, seen: Observation) -> Tensor:
+        """A state is `state_tokens` tokens that share a time; a missing one is the learned token for absence."""
+        config, norm = self.config, self.norm
+        assert seen.state is not None and seen.state_pad is not None
+        state = self.state((seen.state - norm.state_mean) / norm.state_std) + self.slot
+        state = torch.where(seen.state_pad[:, :, None, None], self.absent_state, state)
+        back = -torch.as_tensor(config.token_history[::-1], device=state.device)
+        placed: Tensor = state + positions(back, config.transformer.width)[:, None] + self.kind[2]
+        return placed.flatten(1, 2)
+
+    def _images(self, seen: Observation) -> Tensor:
+        """One token of each camera, or the learned one for its absence."""
+        assert seen.images is not None and seen.images_pad is not None
+        tokens = torch.stack([encode(seen.images[:, place]) for place, encode in enumerate(self.cameras)], 1)
+        return torch.where(seen.images_pad[..., None], self.absent_camera, tokens + self.kind[4])
 
     def _bev(self, seen: Observation, batch: int) -> Tensor:
         absent = self.absent_bev.expand(batch, max(1, self.config.bev_tokens), -1)
@@ -172,9 +196,18 @@ class PolicyHead(nn.Module):
         steps = torch.arange(1, self.config.chunk_steps + 1, device=context.device)
         queries = (self.queries + positions(steps, self.config.transformer.width)).expand(len(context), -1, -1)
         decoded = self.decoder(queries, context, memory_key_padding_mask=pad)
-        change = self.action(decoded) + self._inertia(seen)
-        chunk: Tensor = seen.joints[:, -1:] + change * self.context.norm.action_std
-        return chunk
+        return self.absolute(seen.joints[:, -1:], self.action(decoded) + self._inertia(seen))
+
+    def absolute(self, now: Tensor, normalised: Tensor) -> Tensor:
+        """Normalised actions (B, F, J) → commands, where the joints are `now` (B, 1, J)."""
+        norm = self.context.norm
+        chunk = norm.action_mean + normalised * norm.action_std
+        return now + chunk if self.config.relative else chunk
+
+    def normalised(self, now: Tensor, commands: Tensor) -> Tensor:
+        """The inverse of `absolute`."""
+        norm = self.context.norm
+        return (commands - (now if self.config.relative else 0.0) - norm.action_mean) / norm.action_std
 
     @torch.no_grad()
     def start_from(self, coefficients: Tensor) -> None:
@@ -186,7 +219,11 @@ class PolicyHead(nn.Module):
         """
         norm, config = self.context.norm, self.config
         past, joints, steps = config.joint_history - 1, len(config.joint_names), config.chunk_steps
-        scaled = coefficients.view(-1, steps, joints) / norm.action_std
+        if not config.relative:
+            raise ValueError("a linear model of the change starts a head of changes: relative")
+        scaled = coefficients.view(-1, steps, joints).clone()
+        scaled[0] -= norm.action_mean
+        scaled = scaled / norm.action_std
         now, before = scaled[1 : 1 + joints], scaled[1 + joints :].view(past, joints, steps, joints)
         weight = torch.zeros(steps, joints, past + 1, 2, joints)  # output, history, (where, moved), input
         weight[:, :, -1, 0] = (now * norm.joint_std[:, None, None]).permute(1, 2, 0)

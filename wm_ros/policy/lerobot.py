@@ -34,7 +34,7 @@ from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import to_uint8
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
-from wm_ros.policy.jepa import masked_l1
+from wm_ros.policy.objectives import masked_l1
 from wm_ros.policy.normalise import Feature, Kind, Mode
 
 STATE, ACTION, TASK, IMAGES = "observation.state", "action", "task", "observation.images."

@@ -7,6 +7,7 @@ set may be larger than memory.
 Arrays of one source, N = steps of all its episodes, one after another (`Aligned`):
 
     frames    (N, height, width, 3) uint8    RGB
+    wrist     (N, height, width, 3) uint8    of the camera at the hand, only where the source has one
     tokens    (N, 2, D) float32              state tokens of `frames`, only after `with_tokens`
     joints    (N, J) float32                 measured, rad, in the order of `names`
     commands  (N, J) float32                 commanded, rad; NaN where nothing was commanded yet
@@ -140,7 +141,7 @@ def _wrist(step: Step, side: str) -> NDArray[np.float32]:
 
 
 class _Columns:
-    """One growing binary file per array. A value that is not known yet is NaN, once its shape is."""
+    """One growing binary file per array. A value that is not known yet is NaN (0 in pictures), once its shape is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -154,7 +155,7 @@ class _Columns:
             return
         if value is None:
             dtype, shape = self.layout[name]
-            value = np.full(shape, np.nan, dtype)
+            value = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
         if name not in self.layout:
             self.layout[name] = (value.dtype.str, value.shape)
             self._files[name] = (self.folder / name).open("wb")
@@ -179,16 +180,20 @@ def _row(
     text = step.instruction.text if step.instruction is not None else ""
     if text not in texts:
         texts.append(text)
-    rgb = step.frame.rgb
     unknown = np.full(len(names), np.nan, np.float32)
     return {
-        "frames": rgb if rgb.shape[1::-1] == size else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA),
+        "frames": _resized(step.frame.rgb, size),
+        "wrist": None if step.wrist_frame is None else _resized(step.wrist_frame.rgb, size),
         "joints": _columns(step.joints, names, where),
         "commands": unknown if step.command is None else _columns(step.command, names, where),
         "hands": np.stack([_wrist(step, side) for side in SIDES]),
         "bev": None if step.bev is None else step.bev.tokens.astype(np.float32),
         "text": np.asarray(texts.index(text), np.int64),
     }
+
+
+def _resized(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[Any]:
+    return rgb if rgb.shape[1::-1] == size else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
 def _write(folder: Path, listed: list[Episode], names: tuple[str, ...], rate_hz: float, size: tuple[int, int]) -> None:

@@ -31,6 +31,8 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
 
         <field>         (T, …) for each of `past`: steps t - T + 1 … t; before the episode its first step is repeated
         <field>_future  (F, …) for each of `ahead`: steps t + 1 … t + F; after the episode its last step is repeated
+        <field>         (…) for each of `now`: step t alone
+        <field>_later   (len(later), …) for each of `now`: so many steps after t, the last step repeated
         pad, pad_future (T,), (F,) bool: True where repeated, to be left out of losses
         text            () int64 index into `texts`
         phase           () float32
@@ -39,6 +41,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
     Args:
         chosen: pairs of a source and the numbers of its episodes. stride: steps between windows.
         skip: windows that have fewer than this many real future steps are left out.
+        now, later: as above, for what is large: images.
     """
 
     def __init__(
@@ -50,8 +53,11 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         ahead: Sequence[str] = ("joints", "commands"),
         stride: int = 1,
         skip: int = 1,
+        now: Sequence[str] = (),
+        later: Sequence[int] = (),
     ) -> None:
         self.sources = [aligned for aligned, _ in chosen]
+        self.now, self.later = tuple(now), np.asarray(later, np.int64)
         self.history, self.future, self.past, self.ahead = history, future, tuple(past), tuple(ahead)
         self.texts: list[str] = sorted({text for aligned in self.sources for text in aligned.texts})
         self._text = [np.asarray([self.texts.index(t) for t in aligned.texts], np.int64) for aligned in self.sources]
@@ -76,6 +82,10 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         after = np.arange(step + 1, step + self.future + 1)
         rows = {name: _gather(source[name], np.maximum(back, first)) for name in self.past}
         rows |= {f"{name}_future": _gather(source[name], np.minimum(after, last)) for name in self.ahead}
+        for name in self.now:
+            rows[name] = torch.from_numpy(np.array(source[name][step]))
+            if len(self.later):
+                rows[f"{name}_later"] = _gather(source[name], np.minimum(step + self.later, last))
         rows |= {
             "pad": torch.from_numpy(back < first),
             "pad_future": torch.from_numpy(after > last),
