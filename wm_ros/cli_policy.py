@@ -65,7 +65,9 @@ def chunking(
 def checkpoint(
     bundle: Annotated[str, typer.Argument(help="Folder of a policy bundle, or the name of a shipped one.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
-    camera: Annotated[str, typer.Option(help="Of the key observation.images.<camera>.")] = "camera",
+    camera: Annotated[
+        list[str] | None, typer.Option(help="Of the key observation.images.<camera>; once for each that it sees.")
+    ] = None,
     n_action_steps: Annotated[int, typer.Option(min=0, help="Of a chunk, to act on; 0: all.")] = 0,
     force: ForceOpt = False,
 ) -> None:
@@ -76,7 +78,7 @@ def checkpoint(
     from wm_ros.paths import bundle_path
     from wm_ros.policy.checkpoint import policy_of_bundle, save_checkpoint
 
-    policy = policy_of_bundle(bundle_path(bundle), camera=camera, n_action_steps=n_action_steps)
+    policy = policy_of_bundle(bundle_path(bundle), camera=camera or (), n_action_steps=n_action_steps)
     with fresh_folder(out, force) as folder:
         save_checkpoint(folder, policy)
     console.print(f"checkpoint: {out}", highlight=False)

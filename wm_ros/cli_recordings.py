@@ -206,6 +206,7 @@ def simulate_metaworld(
     noise: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Added to the expert's speed, of the full one.")
     ] = 0.15,
+    push_ticks: Annotated[int, typer.Option(min=1, max=250, help="Ticks for which the same noise goes on.")] = 1,
     image_every: Annotated[int, typer.Option(min=1, max=250, help="Control ticks (80 Hz) between images.")] = 1,
     cameras: Annotated[int, typer.Option(min=0, max=2, help="0: no images; 1: image; 2: wrist_image too.")] = 2,
     true_state: Annotated[bool, typer.Option("--true-state", help="Joints are followed by object and goal.")] = False,
@@ -220,7 +221,7 @@ def simulate_metaworld(
     thrown = steps = 0
     with fresh_folder(out, force) as folder:
         for number in track(range(seed, seed + episodes), f"demonstrating {task}", console=Console(stderr=True)):
-            found = demonstrate(number, task, noise, image_every, cameras, true_state=int(true_state))
+            found = demonstrate(number, task, noise, push_ticks, image_every, cameras, true_state=int(true_state))
             write_bag(folder / f"{task}-{number:06d}", found.samples, licence=SIMULATED)
             thrown, steps = thrown + found.thrown_away, steps + found.steps
     console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,15 @@ robot_app = typer.Typer(
 )
 console = Console()
 
+
+class Sensor(str, Enum):
+    """What can be switched off, by its topic."""
+
+    image = "image"
+    wrist_image = "wrist_image"
+    joint_states = "joint_states"
+
+
 LockOpt = Annotated[
     bool, typer.Option("--lock-step/--real-time", help="Wait for the answer to each image, or keep real time.")
 ]
@@ -28,6 +38,10 @@ CamerasOpt = Annotated[int, typer.Option(min=1, max=2, help="1: image; 2: wrist_
 BlindOpt = Annotated[bool, typer.Option("--blind", help="The images are black.")]
 TimeoutOpt = Annotated[float, typer.Option(min=0.1, help="With --lock-step, seconds to wait for an answer.")]
 DelayOpt = Annotated[float, typer.Option(min=0.0, max=2000.0, help="Chunks take effect so late, in simulated ms.")]
+OffOpt = Annotated[
+    list[Sensor] | None, typer.Option("--off", help="A sensor that fails; may be given again.", case_sensitive=False)
+]
+OffAfterOpt = Annotated[float, typer.Option(min=0.0, help="Seconds from the beginning until --off.")]
 
 
 @robot_app.command("metaworld")
@@ -41,6 +55,8 @@ def robot_metaworld(
     cameras: CamerasOpt = 2,
     blind: BlindOpt = False,
     delay_ms: DelayOpt = 0.0,
+    off: OffOpt = None,
+    off_after_s: OffAfterOpt = 0.0,
     on_reset: Annotated[
         bool, typer.Option("--on-reset", help="Begin an episode only when robot/reset is called.")
     ] = False,
@@ -65,6 +81,8 @@ def robot_metaworld(
         timeout_s=timeout_s,
         rate=rate,
         delay_s=delay_ms / 1e3,
+        off=tuple(sensor.value for sensor in off or ()),
+        off_after_s=off_after_s,
         on_reset=on_reset,
         true_state=true_state,
         namespace=namespace,
@@ -85,6 +103,8 @@ def rollout(
     cameras: CamerasOpt = 2,
     blind: BlindOpt = False,
     delay_ms: DelayOpt = 0.0,
+    off: OffOpt = None,
+    off_after_s: OffAfterOpt = 0.0,
     true_state: Annotated[bool, typer.Option("--true-state", help="Publish object and goal on true_state.")] = False,
     force: ForceOpt = False,
 ) -> None:
@@ -94,7 +114,9 @@ def rollout(
 
     tasks = tuple(TASKS) if task == ["all"] else tuple(task)
     numbers = {"timeout-s": timeout_s, "image-every": image_every, "cameras": cameras, "delay-ms": delay_ms}
+    numbers["off-after-s"] = off_after_s
     robot = [part for name, value in numbers.items() for part in (f"--{name}", f"{value:g}")]
+    robot += [part for sensor in off or () for part in ("--off", sensor.value)]
     robot += ["--blind"] * blind + ["--true-state"] * true_state
 
     def progress(numbers: Sequence[int], name: str) -> Iterable[int]:

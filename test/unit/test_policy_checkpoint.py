@@ -163,12 +163,12 @@ def test_the_command_writes_a_bundle_as_a_checkpoint(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["checkpoint", "policy-lite", "--out", str(out), "--camera", "head"])
     assert said.exit_code == 0, said.output
     policy, _, _ = load_checkpoint(out)
-    assert policy.camera == "observation.images.head"
+    assert policy.cameras == ("observation.images.head",)
     assert isinstance(CliRunner().invoke(app, ["checkpoint", "policy-lite", "--out", str(out)]).exception, UserError)
 
 
 def test_two_cameras_are_refused() -> None:
     config = LeRobotConfig.of(CONFIG)
     second = config.input_features | {"observation.images.wrist": config.input_features["observation.images.camera"]}
-    with pytest.raises(UserError, match="2 cameras, but this head sees one"):
+    with pytest.raises(UserError, match="2 camera\\(s\\), but this head sees 1"):
         LeRobotPolicy(config.model_copy(update={"input_features": second}), make_head())

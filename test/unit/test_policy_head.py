@@ -8,7 +8,7 @@ from policy_parts import CONFIG, make_head
 from wm_ros.nn.language import batch_ids
 from wm_ros.policy import baselines
 from wm_ros.policy.head import Observation, PolicyHead
-from wm_ros.policy.jepa import LatentObjective, masked_l1
+from wm_ros.policy.objectives import LatentObjective, masked_l1
 
 
 def observation(batch: int = 3, seed: int = 0, **changes: torch.Tensor) -> Observation:
@@ -75,7 +75,7 @@ def test_a_missing_bev_is_the_same_as_an_absent_one() -> None:
 
 def test_items_of_a_batch_do_not_see_each_other() -> None:
     head, seen = make_head(), observation()
-    alone = Observation(*(part[1:2] for part in seen if part is not None))
+    alone = Observation(*(None if part is None else part[1:2] for part in seen))
     torch.testing.assert_close(head(seen)[0][1:2], head(alone)[0], atol=1e-6, rtol=1e-5)
 
 

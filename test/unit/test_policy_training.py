@@ -12,7 +12,9 @@ from wm_ros.evaluation.policy import PolicyScorer
 from wm_ros.policy import Policy
 from wm_ros.policy.config import PolicyModelConfig, TransformerConfig
 from wm_ros.training import policy as policy_module
-from wm_ros.training.policy import PolicyTask, PolicyTrainConfig, horizon_steps
+from wm_ros.training.policy import PolicyTask, horizon_steps
+from wm_ros.training.policy_batches import disturbed, observation
+from wm_ros.training.policy_config import DropoutConfig, PolicyTrainConfig
 from wm_ros.training.task import RunInfo
 from wm_ros.training.windows import Aligned
 
@@ -48,7 +50,7 @@ def recorded(folder: Path) -> Aligned:
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PolicyTask:
     """A prepared task on made-up recordings."""
-    monkeypatch.setattr(policy_module, "align", lambda *_: recorded(tmp_path))
+    monkeypatch.setattr(policy_module, "align", lambda *_, **__: recorded(tmp_path))
     monkeypatch.setattr(policy_module, "state_tokens", lambda aligned, *_: (aligned, "abc"))
     config = PolicyTrainConfig(
         steps=10,
@@ -58,8 +60,7 @@ def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PolicyTask:
         state_every=2,
         joint_history=4,
         validation=0.25,
-        drop_state=0.0,
-        drop_history=0.0,
+        dropout=DropoutConfig(state=0.0, history=0.0),
         transformer=TransformerConfig(width=16, heads=2, layers=1, feedforward=32, dropout=0.0),
     )
     torch.manual_seed(0)
@@ -96,14 +97,14 @@ def test_both_losses_are_weighed_as_asked(task: PolicyTask) -> None:
     batch = batch_of(task, [3, 4, 5])
     both = task.loss(batch, 0)
     assert both["loss"].item() == pytest.approx(both["action"].item() + both["latent"].item())
-    task.config = task.config.model_copy(update={"latent_weight": 0.0})
+    del task.modules["objective"]
     alone = task.loss(batch, 0)
     assert set(alone) == {"loss", "action"} and alone["loss"].item() == pytest.approx(both["action"].item())
 
 
 def test_the_target_encoder_is_not_trained_by_gradient(task: PolicyTask) -> None:
     trained = {id(p) for p in task.trainable()}
-    assert trained and not trained & {id(p) for p in task._latent.target.parameters()}
+    assert trained and not trained & {id(p) for p in task._objective.target.parameters()}
 
 
 def test_training_starts_no_worse_than_ridge(task: PolicyTask) -> None:
@@ -114,22 +115,22 @@ def test_training_starts_no_worse_than_ridge(task: PolicyTask) -> None:
 
 
 def test_sensor_dropout_hides_what_it_says(task: PolicyTask) -> None:
-    task.config = task.config.model_copy(update={"drop_state": 1.0, "drop_bev": 1.0, "drop_history": 1.0})
+    everything = DropoutConfig(state=1.0, bev=1.0, history=1.0, joints=1.0)
     batch = batch_of(task, list(range(5, 35)))
     torch.manual_seed(1)
-    dropped = task._drop(batch)
-    assert dropped["state_pad"].all() and dropped["drop_bev"].all()
+    dropped = disturbed(batch, everything, ())
+    assert all(dropped[f"hide_{name}"].all() for name in ("state", "bev", "joints"))
     assert dropped["pad"].any() and not dropped["pad"][:, -1].any()
     assert not batch["pad"].any()
 
 
 def test_steps_without_an_encoded_image_are_trained_as_unseen(task: PolicyTask) -> None:
     batch = batch_of(task, [10, 11])
-    plain = task._observation(batch)
+    plain = observation(batch, task.model, task.words)
     assert not plain.state_pad.any()
     tokens = batch["tokens"].clone()
     tokens[1, -1] = torch.nan
-    seen = task._observation(batch | {"tokens": tokens})
+    seen = observation(batch | {"tokens": tokens}, task.model, task.words)
     assert seen.state_pad.tolist() == [[False, False], [False, True]] and seen.state.isfinite().all()
 
 

@@ -1,5 +1,5 @@
-"""Images or `state/tokens`, `bev/tokens`, `joint_states`, `instruction` → `action_chunk`; while chunks are executed also
-`action_step`, what to do now; and the command that is safe."""
+"""Images or `state/tokens`, `bev/tokens`, `joint_states`, `instruction` → `action_chunk`; while chunks are executed
+also `action_step`, what to do now; and the command that is safe."""
 
 from __future__ import annotations
 

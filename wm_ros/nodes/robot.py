@@ -58,6 +58,7 @@ class RobotOptions:
         lock_step: wait after each image for the trajectory that answers it, `timeout_s` at most; else keep real time.
         rate: of real time. delay_s: a trajectory takes effect so long after its stamp, in simulated time.
         on_reset: begin episodes only when asked to; else with the next seed whenever one has ended.
+        off: topics of sensors that fail `off_after_s` after the beginning of an episode.
         true_state: publish it too, for experts and tests. namespace: of node, topics and services.
     """
 
@@ -69,6 +70,8 @@ class RobotOptions:
     timeout_s: float = 5.0
     rate: float = 1.0
     delay_s: float = 0.0
+    off: tuple[str, ...] = ()
+    off_after_s: float = 0.0
     on_reset: bool = False
     true_state: bool = False
     namespace: str = ""
@@ -216,7 +219,8 @@ class Robot:
             state = messages.encode_sample(episode.true_state())[0][1]
             self._publishers[topics.TRUE_STATE.name].publish(state)
         self._say(episode.command())
-        self._say(episode.joints())
+        if episode.works(topics.JOINT_STATES.name):
+            self._say(episode.joints())
 
     def _look(self, episode: Episode) -> None:
         # Drawing takes longer than a message on its way: joints of this moment are there before the image of it.
@@ -296,4 +300,6 @@ class Robot:
             cameras=options.cameras,
             blind=options.blind,
             delay_s=options.delay_s,
+            off=options.off,
+            off_after_s=options.off_after_s,
         )

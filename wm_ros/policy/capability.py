@@ -1,11 +1,10 @@
-"""`policy` as one object with one `step`: images or state tokens, joints and words in, a chunk of joint commands out."""
+"""`policy` as one object with one `step`: images or state tokens, joints and words in, a chunk of commands out."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.capability import Capability
 from wm_ros.nn.instruction import open_words
+from wm_ros.nn.preprocessing import resize_area
 from wm_ros.policy.checkpoint import bare_head, is_checkpoint
 from wm_ros.policy.config import Camera, PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
@@ -174,10 +174,7 @@ class Policy(Capability):
         if kind in self._images and stamp_ns < self._images[kind][0]:
             self._forget()
         height, width = self.config.cameras.size
-        rgb = sample.rgb
-        if rgb.shape[:2] != (height, width):
-            rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-        self._images[kind] = stamp_ns, rgb
+        self._images[kind] = stamp_ns, resize_area(sample.rgb, height, width)
         if kind is self.trigger:
             self._unseen_ns = stamp_ns
             return True

@@ -7,7 +7,8 @@
 Keys of a batch, B items, T = `n_obs_steps`, F = `chunk_size`, A = J joints in the order of `config.model.joint_names`:
 
     observation.state             (B, J) or (B, T, J)   measured joints, rad
-    observation.images.<camera>   (B, 3, H, W) or (B, T, 3, H, W)   0..1, of any size; may be missing: the head is blind
+    observation.images.<camera>   (B, 3, H, W) or (B, T, 3, H, W)   0..1, of any size; may be missing: the head is
+                                  blind, or does without that camera
     task                          B texts, or one for all; may be missing
     action                        (B, F, A)   for `forward` only
     <key>_is_pad                  (B, T) or (B, F) bool, True where a step is made up
@@ -19,7 +20,7 @@ those of `config.model.rate_hz`. The first action of a chunk is due one step aft
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -31,12 +32,15 @@ from torch import Tensor, nn
 from wm_ros.bundle import StrictModel
 from wm_ros.errors import UserError
 from wm_ros.nn.instruction import open_words
-from wm_ros.nn.preprocessing import to_uint8
+from wm_ros.nn.preprocessing import resize_area, to_uint8
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
-from wm_ros.policy.objectives import masked_l1
 from wm_ros.policy.normalise import Feature, Kind, Mode
+from wm_ros.policy.objectives import masked_l1
 
+Looks = tuple[Tensor | None, ...]
+"""(B, 3, H, W) of each camera, None where there is none."""
+KEYS = {"image": "camera", "wrist_image": "wrist_camera"}
 STATE, ACTION, TASK, IMAGES = "observation.state", "action", "task", "observation.images."
 IDENTITY: Mapping[Kind, Mode] = MappingProxyType({"STATE": "IDENTITY", "VISUAL": "IDENTITY", "ACTION": "IDENTITY"})
 TYPE: Literal["wm_act_jepa"] = "wm_act_jepa"
@@ -75,18 +79,24 @@ class LeRobotConfig(StrictModel):
     def of(
         cls,
         model: PolicyModelConfig,
-        camera: str = "camera",
+        camera: str | Sequence[str] = (),
         image_size: tuple[int, int] = (96, 128),
         n_action_steps: int = 0,
         normalization_mapping: Mapping[Kind, Mode] = IDENTITY,
     ) -> LeRobotConfig:
-        """For a head. `image_size`: height, width of what the camera gives; `n_action_steps`: 0 for the whole chunk."""
-        joints = len(model.joint_names)
+        """For a head.
+
+        Args:
+            camera: names of the cameras, in the order of `model.cameras`; "camera" and "wrist_camera" where not given.
+            image_size: height, width of what they give. n_action_steps: 0 for the whole chunk.
+        """
+        joints, seen = len(model.joint_names), model.cameras.names or ("image",)
+        named = (camera,) if isinstance(camera, str) else tuple(camera) or tuple(KEYS[name] for name in seen)
         return cls(
-            n_obs_steps=max(model.joint_history, max(model.token_history) + 1),
+            n_obs_steps=max(model.joint_history, max(model.token_history, default=0) + 1),
             input_features={
                 STATE: Feature(type="STATE", shape=(joints,)),
-                IMAGES + camera: Feature(type="VISUAL", shape=(3, *image_size)),
+                **{IMAGES + name: Feature(type="VISUAL", shape=(3, *image_size)) for name in named},
             },
             output_features={ACTION: Feature(type="ACTION", shape=(joints,))},
             chunk_size=model.chunk_steps,
@@ -96,12 +106,13 @@ class LeRobotConfig(StrictModel):
         )
 
     @property
-    def camera(self) -> str:
-        """Key of the camera. Raises UserError unless there is exactly one: the head sees the tokens of one image."""
-        keys = [key for key, feature in self.input_features.items() if feature.type == "VISUAL"]
-        if len(keys) != 1:
-            raise UserError(f"input_features: {len(keys)} cameras, but this head sees one; name one")
-        return keys[0]
+    def cameras(self) -> tuple[str, ...]:
+        """Keys of the cameras, as many as the head sees. Raises UserError."""
+        keys = tuple(key for key, feature in self.input_features.items() if feature.type == "VISUAL")
+        wanted = len(self.model.cameras.names) or 1
+        if len(keys) != wanted:
+            raise UserError(f"input_features: {len(keys)} camera(s), but this head sees {wanted}; name so many")
+        return keys
 
     @property
     def observation_delta_indices(self) -> list[int]:
@@ -125,11 +136,11 @@ class LeRobotPolicy(nn.Module):
     def __init__(self, config: LeRobotConfig, head: PolicyHead, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
         self.config, self.head, self.tokenizer = config, head, tokenizer
-        self.camera = config.camera
+        self.cameras = config.cameras
         if not 1 <= config.n_action_steps <= config.chunk_size:
             raise UserError(f"n_action_steps = {config.n_action_steps}: choose 1 to {config.chunk_size}, the chunk's")
         self._words = open_words(config.model.language)
-        self._seen: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=config.n_obs_steps)
+        self._seen: deque[tuple[Tensor, Looks]] = deque(maxlen=config.n_obs_steps)
         self._queue: deque[Tensor] = deque()
 
     def reset(self) -> None:
@@ -187,47 +198,66 @@ class LeRobotPolicy(nn.Module):
             raise UserError(
                 f"'{STATE}': {len(state)} items after {len(self._seen[-1][0])}; call reset() between episodes"
             )
-        self._seen.append((state, batch.get(self.camera)))
+        self._seen.append((state, tuple(batch.get(key) for key in self.cameras)))
 
-    def _history(self) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    def _history(self) -> tuple[Tensor, Tensor, list[Looks]]:
         """Joints (B, T, J), their padding (B, T) and the images of the steps, from what is remembered."""
         seen, steps = list(self._seen), self.config.n_obs_steps
         missing = steps - len(seen)
-        seen = [(seen[0][0], None)] * missing + seen
+        seen = [(seen[0][0], (None,) * len(self.cameras))] * missing + seen
         joints = torch.stack([state for state, _ in seen], 1)
         pad = (torch.arange(steps) < missing).expand(len(joints), -1)
-        return joints, pad, [image for _, image in seen]
+        return joints, pad, [looks for _, looks in seen]
 
-    def _window(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    def _window(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, list[Looks]]:
         """The same from a batch with a time axis."""
         joints = _tensor(batch, STATE, 3, len(self.config.model.joint_names))
         if joints.shape[1] != self.config.n_obs_steps:
             raise UserError(f"'{STATE}': {joints.shape[1]} steps, but the policy sees {self.config.n_obs_steps}")
         pad = batch.get(f"{STATE}_is_pad", torch.zeros(joints.shape[:2], dtype=torch.bool))
-        images = batch.get(self.camera)
-        return joints, pad, [None] * joints.shape[1] if images is None else list(images.unbind(1))
+        steps: list[Looks] = []
+        for step in range(joints.shape[1]):
+            steps.append(tuple(batch[key][:, step] if key in batch else None for key in self.cameras))
+        return joints, pad, steps
 
-    def _observation(
-        self, joints: Tensor, pad: Tensor, images: list[Tensor | None], batch: Mapping[str, Any]
-    ) -> Observation:
+    def _observation(self, joints: Tensor, pad: Tensor, looks: list[Looks], batch: Mapping[str, Any]) -> Observation:
         model, count = self.config.model, len(joints)
         device = self.head.queries.device
-        wanted = [len(images) - 1 - back for back in model.token_history[::-1]]
+        task = batch.get(TASK, "")
+        texts = [task] * count if isinstance(task, str) else list(task)
+        seen = Observation(
+            joints[:, -model.joint_history :].float().to(device),
+            pad[:, -model.joint_history :].to(device),
+            self._words(texts).to(device),
+        )
+        if model.cameras.names:
+            images, gone = self._images(looks[-1], count)
+            return seen._replace(images=images.to(device), images_pad=gone.to(device))
+        state, gone = self._states(looks, pad)
+        return seen._replace(state=state.to(device), state_pad=gone.to(device))
+
+    def _images(self, looks: Looks, count: int) -> tuple[Tensor, Tensor]:
+        """The newest images (B, V, 3, H, W) uint8 and where there is none (B, V), as images of a robot are taken."""
+        height, width = self.config.model.cameras.size
+        images = torch.zeros(count, len(looks), 3, height, width, dtype=torch.uint8)
+        gone = torch.ones(count, len(looks), dtype=torch.bool)
+        for place, look in enumerate(looks):
+            if look is not None:
+                rgb = np.stack([resize_area(picture, height, width) for picture in to_uint8(look)])
+                images[:, place], gone[:, place] = torch.from_numpy(rgb).permute(0, 3, 1, 2), False
+        return images, gone
+
+    def _states(self, looks: list[Looks], pad: Tensor) -> tuple[Tensor, Tensor]:
+        """State tokens of the steps that the head wants, and where there are none."""
+        model, count = self.config.model, len(pad)
+        wanted = [len(looks) - 1 - back for back in model.token_history[::-1]]
         state = torch.zeros(count, len(wanted), model.state_tokens, model.state_width)
         absent = torch.ones(count, len(wanted), dtype=torch.bool)
         for slot, step in enumerate(wanted):
-            image = images[step]
+            (image,) = looks[step]
             if image is not None and self.tokenizer is not None:
                 state[:, slot], absent[:, slot] = self._tokens(image), pad[:, step]
-        task = batch.get(TASK, "")
-        texts = [task] * count if isinstance(task, str) else list(task)
-        return Observation(
-            joints[:, -model.joint_history :].float().to(device),
-            pad[:, -model.joint_history :].to(device),
-            state.to(device),
-            absent.to(device),
-            self._words(texts).to(device),
-        )
+        return state, absent
 
     def _tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 → (B, tokens, D), by the way that images of a robot go."""

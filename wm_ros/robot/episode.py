@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ class Episode:
         start_ns: simulated time of its first tick.
         image_every: ticks between two images. cameras: 1 or 2. blind: the images are black.
         delay_s: trajectories take effect so late.
+        off: topics of sensors that fail `off_after_s` after the beginning.
     """
 
     def __init__(
@@ -39,7 +40,10 @@ class Episode:
         cameras: int = 2,
         blind: bool = False,
         delay_s: float = 0.0,
+        off: Collection[str] = (),
+        off_after_s: float = 0.0,
     ) -> None:
+        self._off, self._off_ns = frozenset(off), round(off_after_s * 1e9)
         self.seed, self.step, self.start_ns = seed, 0, start_ns
         self.image_every, self._cameras, self._blind = image_every, cameras, blind
         self._arm, self._view = arm, view
@@ -73,6 +77,10 @@ class Episode:
         """What the robot is told."""
         return Instruction(self.now_ns, "", TASKS[self._arm.task].text)
 
+    def works(self, sensor: str) -> bool:
+        """Whether the sensor of a topic says anything now."""
+        return sensor not in self._off or self.now_ns - self.start_ns < self._off_ns
+
     def joints(self) -> Joints:
         """Where the hand is."""
         return Joints(self.now_ns, FRAME_ID, NAMES, self._arm.measured)
@@ -88,9 +96,11 @@ class Episode:
         return state
 
     def images(self) -> Iterator[Sample]:
-        """The pictures of now, that of `camera` last."""
+        """The pictures of now, that of `camera` last, of the cameras that work."""
         _, *pictures = observe(self._arm, self._view, self.now_ns, self._cameras)
         for sample in pictures:
+            if not self.works("wrist_image" if isinstance(sample, WristFrame) else "image"):
+                continue
             if self._blind and isinstance(sample, Frame | WristFrame):
                 sample = replace(sample, rgb=np.zeros_like(sample.rgb))
             yield sample

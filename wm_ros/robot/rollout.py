@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_ros.bundle import load_bundle
 from wm_ros.errors import UserError
 from wm_ros.evaluation.metrics import tidy, wilson
 
@@ -35,7 +36,8 @@ class RolloutOptions:
 
     Attributes:
         tasks: of Meta-World. episodes: of each task, with the seeds `seed`, `seed` + 1, …
-        policy: bundle of the policy, started here with its encoder `state`; "" where somebody else runs it.
+        policy: bundle of the policy, started here, with the encoder `state` where it reads state tokens; "" where
+            somebody else runs it.
         lock_step: the robot waits for the policy; else both keep real time.
         robot: more arguments for `wm robot metaworld`.
     """
@@ -170,11 +172,16 @@ def _policy(options: RolloutOptions) -> Iterator[Callable[[], None]]:
         return
     from wm_ros.nodes.board import Board
     from wm_ros.nodes.supervisor import Supervisor, node_command
-    from wm_ros.paths import CONFIG
+    from wm_ros.paths import CONFIG, bundle_path
+    from wm_ros.policy.config import PolicyModelConfig
     from wm_ros.up import check, overriding
 
     params = CONFIG / "wm.yaml"
-    chosen = check(params, ("state_tokenizer", "policy"), {"policy": options.policy, "state": options.state})
+    config, _ = load_bundle(bundle_path(options.policy), "policy", PolicyModelConfig)
+    nodes, bundles = ["policy"], {"policy": options.policy}
+    if config.model.token_history:
+        nodes, bundles = ["state_tokenizer", *nodes], bundles | {"state": options.state}
+    chosen = check(params, nodes, bundles)
     if options.lock_step:  # the robot stands still while it waits: silence by the wall clock means nothing
         chosen = {name: row | {"input_timeout_s": 60.0} for name, row in chosen.items()}
     folder = TemporaryDirectory(prefix="wm_rollout_")

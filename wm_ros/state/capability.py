@@ -41,8 +41,8 @@ class StateCapability(Capability):
     """
 
     name: ClassVar[str] = "state"
-    inputs: ClassVar[tuple[type[Sample], ...]] = (Frame,)
-    trigger: ClassVar[type[Sample]] = Frame
+    inputs = (Frame,)
+    trigger = Frame
     optional_outputs: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
 
     def __init__(self, model: StateModel, familiarity: Familiarity | None = None, device: str = "cpu") -> None:

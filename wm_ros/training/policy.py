@@ -142,7 +142,7 @@ class PolicyTask(Task):
 
     @property
     def _objective(self) -> Objective | None:
-        objective = self.modules["objective"] if "objective" in self.modules else None
+        objective = dict(self.modules.items()).get("objective")
         assert objective is None or isinstance(objective, Objective)
         return objective
 

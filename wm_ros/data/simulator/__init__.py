@@ -20,7 +20,15 @@ OPTIONS: dict[str, dict[str, Callable[[float], float | int] | type[str]]] = {
         "odometry_noise": float,
     },
     "tabletop": {"seconds": float, "width": int, "height": int, "rate_hz": float, "objects": int, "choice": int},
-    "metaworld": {"task": str, "noise": float, "image_every": int, "cameras": int, "size": int, "true_state": int},
+    "metaworld": {
+        "task": str,
+        "noise": float,
+        "push_ticks": int,
+        "image_every": int,
+        "cameras": int,
+        "size": int,
+        "true_state": int,
+    },
 }
 
 
@@ -58,6 +66,7 @@ def metaworld_samples(
     seed: int,
     task: str = "reach",
     noise: float = 0.15,
+    push_ticks: int = 1,
     image_every: int = 1,
     cameras: int = 2,
     size: int = 96,
@@ -66,4 +75,4 @@ def metaworld_samples(
     """A solved task of Meta-World; see `wm_ros.data.simulator.metaworld.metaworld_samples`."""
     from wm_ros.data.simulator.metaworld import metaworld_samples as samples
 
-    return samples(seed, task, noise, image_every, cameras, size, true_state)
+    return samples(seed, task, noise, push_ticks, image_every, cameras, size, true_state)

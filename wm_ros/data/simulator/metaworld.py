@@ -75,6 +75,7 @@ def metaworld_samples(
     seed: int,
     task: str = "reach",
     noise: float = 0.15,
+    push_ticks: int = 1,
     image_every: int = 1,
     cameras: int = 2,
     size: int = SIZE_PX,
@@ -84,37 +85,42 @@ def metaworld_samples(
 
     Args:
         task: one of `TASKS`. noise: standard deviation of what is added to the expert's action, -1..1, on each axis.
+        push_ticks: for so many ticks in a row the same is added: the hand is pushed further from its way, and a
+            policy cannot tell from the hand alone where things are.
         image_every: ticks between two images. cameras: 1 or 2; 0: no images. size: edge of the images, pixels.
         true_state: 1: the joints are followed by the true place of object and goal.
 
     Raises:
         UserError: an argument out of range, Meta-World is missing, or no try succeeded.
     """
-    return iter(demonstrate(seed, task, noise, image_every, cameras, size, true_state).samples)
+    return iter(demonstrate(seed, task, noise, push_ticks, image_every, cameras, size, true_state).samples)
 
 
 def demonstrate(
     seed: int,
     task: str = "reach",
     noise: float = 0.15,
+    push_ticks: int = 1,
     image_every: int = 1,
     cameras: int = 2,
     size: int = SIZE_PX,
     true_state: int = 0,
 ) -> Demonstration:
     """One demonstration as a whole. Arguments and errors as of `metaworld_samples`."""
-    _check(noise, image_every, cameras, size)
+    _check(noise, push_ticks, image_every, cameras, size)
     arm = MetaWorldArm(task)
-    view = View(arm, size) if cameras else None
-    try:
-        for number in range(TRIES):
-            samples, steps = _attempt(arm, view, seed, number, noise, image_every, cameras, bool(true_state))
-            if steps:
-                return Demonstration(samples, steps, number)
+    for number in range(TRIES):
+        # Drawing is the slow part, and changes nothing: only the try that succeeds is drawn.
+        samples, steps = _attempt(arm, None, seed, number, noise, push_ticks, image_every, cameras, bool(true_state))
+        if not steps:
             log.info("metaworld %s, seed %d: try %d did not succeed and is thrown away", task, seed, number)
-    finally:
-        if view is not None:
-            view.close()
+            continue
+        if cameras:
+            with View(arm, size) as view:
+                samples, steps = _attempt(
+                    arm, view, seed, number, noise, push_ticks, image_every, cameras, bool(true_state)
+                )
+        return Demonstration(samples, steps, number)
     raise UserError(f"metaworld {task}, seed {seed}: no success in {TRIES} tries at noise {noise:g}; give less noise")
 
 
@@ -124,6 +130,7 @@ def _attempt(
     seed: int,
     number: int,
     noise: float,
+    push_ticks: int,
     image_every: int,
     cameras: int,
     true_state: bool,
@@ -132,12 +139,13 @@ def _attempt(
     arm.reset(seed)
     rng = np.random.default_rng([seed, number])
     samples: list[Sample] = [Instruction(START_NS, "", TASKS[arm.task].text)]
-    solved = 0
+    solved, pushed = 0, np.zeros(4)
     for step in range(MAX_STEPS):
         stamp, command = stamp_at(step), arm.expert()
         joints, *pictures = observe(arm, None if step % image_every else view, stamp, cameras, true_state)
         samples += [joints, JointCommand(stamp, FRAME_ID, NAMES, command), *pictures]
-        pushed = np.append(rng.normal(0.0, noise, 3), 0.0)
+        if step % push_ticks == 0:
+            pushed = np.append(rng.normal(0.0, noise, 3), 0.0)
         outcome = arm.step(set_point_of(arm.measured, arm.expert_action() + pushed))
         solved = solved or (step + 1 if outcome.success else 0)
         if solved and step + 1 >= solved + SETTLE_STEPS:
@@ -145,9 +153,10 @@ def _attempt(
     return samples, solved
 
 
-def _check(noise: float, image_every: int, cameras: int, size: int) -> None:
+def _check(noise: float, push_ticks: int, image_every: int, cameras: int, size: int) -> None:
     for name, value, low, high in (
         ("noise", noise, 0.0, 1.0),
+        ("push_ticks", push_ticks, 1, MAX_STEPS),
         ("image_every", image_every, 1, MAX_STEPS),
         ("cameras", cameras, 0, len(CAMERAS)),
         ("size", size, 16, DRAWN_PX),
