@@ -27,7 +27,7 @@ def observation(batch: int = 3, seed: int = 0, **changes: torch.Tensor) -> Obser
 
 def test_an_untrained_head_holds_still() -> None:
     seen = observation()
-    chunk = PolicyHead(CONFIG).eval()(seen)[0]
+    chunk = PolicyHead(CONFIG).eval()(seen)
     torch.testing.assert_close(chunk, seen.joints[:, -1:].expand(-1, CONFIG.chunk_steps, -1))
 
 
@@ -39,7 +39,7 @@ def test_the_linear_path_can_start_as_a_fitted_linear_model() -> None:
     coefficients = np.random.default_rng(0).normal(size=(1 + 4 * 3, 15 * 3))
     head.start_from(torch.from_numpy(coefficients).float())
     expected = baselines.ridge(seen.joints.double().numpy(), coefficients)
-    np.testing.assert_allclose(head(seen)[0].detach().numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(head(seen).detach().numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("field", ["joints", "state", "text", "bev"])
@@ -51,7 +51,7 @@ def test_every_input_counts(field: str) -> None:
         "text": batch_ids(["push the box"] * 3),
         "bev": seen.bev + 1 if seen.bev is not None else None,
     }[field]
-    change = (head(seen)[0] - head(seen._replace(**{field: other}))[0]).abs().max()
+    change = (head(seen) - head(seen._replace(**{field: other}))).abs().max()
     assert change > 1e-4
 
 
@@ -63,20 +63,20 @@ def test_padded_joints_and_absent_states_do_not_count() -> None:
     seen = observation(joints_pad=pad, state_pad=none, bev_pad=gone)
     joints, state, bev = seen.joints.clone(), seen.state.clone(), torch.full((3, 3, 5), 7.0)
     joints[:, :2], state[:, 0] = 99.0, 99.0
-    torch.testing.assert_close(head(seen)[0], head(seen._replace(joints=joints, state=state, bev=bev))[0])
-    assert not torch.allclose(head(seen)[0], head(observation())[0])
+    torch.testing.assert_close(head(seen), head(seen._replace(joints=joints, state=state, bev=bev)))
+    assert not torch.allclose(head(seen), head(observation()))
 
 
 def test_a_missing_bev_is_the_same_as_an_absent_one() -> None:
     head = make_head()
-    absent = head(observation(bev_pad=torch.ones(3, dtype=torch.bool)))[0]
-    torch.testing.assert_close(head(observation()._replace(bev=None, bev_pad=None))[0], absent)
+    absent = head(observation(bev_pad=torch.ones(3, dtype=torch.bool)))
+    torch.testing.assert_close(head(observation()._replace(bev=None, bev_pad=None)), absent)
 
 
 def test_items_of_a_batch_do_not_see_each_other() -> None:
     head, seen = make_head(), observation()
     alone = Observation(*(None if part is None else part[1:2] for part in seen))
-    torch.testing.assert_close(head(seen)[0][1:2], head(alone)[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(head(seen)[1:2], head(alone), atol=1e-6, rtol=1e-5)
 
 
 def test_masked_loss_is_the_mean_over_what_is_real() -> None:
@@ -108,7 +108,7 @@ def test_the_target_gets_no_gradient_and_follows_the_encoder() -> None:
     latent.follow(head.context, progress=1.0)  # momentum has risen to 1
     torch.testing.assert_close(latent.target.joints.weight, before + 0.1)
     seen = observation()
-    _, context, pad = head(seen)
+    context, pad = head.context(seen)
     future = torch.randn(3, 15, 3)
     target = latent.targets(seen.text, future, seen.joints[:, -1], torch.zeros(3, 15, dtype=torch.bool))
     masked_l1(latent.predict(context, pad) - target, torch.zeros(3, 15, dtype=torch.bool)).backward()

@@ -53,7 +53,8 @@ class Control:
     """`period_s`: of the control rate; whoever owns the timer calls `tick` so often."""
 
     def __init__(self, node: Policy, capability: Capability, parameter: Callable[[str], Any]) -> None:
-        self.node = node
+        assert isinstance(capability, PolicyCapability)
+        self.node, self.model = node, capability
         self.executor = make_executor(capability, parameter)
         self.period_s = self.executor.period_s
         self._woken = node.create_guard_condition(self._answered)
@@ -79,7 +80,10 @@ class Control:
 
     def execute(self, chunk: ActionChunk) -> None:
         """A chunk that was published."""
-        self._judge(self.executor.add(chunk, self.node.now_ns(), time.monotonic()), "chunk")
+        refused = self.executor.add(chunk, self.node.now_ns(), time.monotonic())
+        self._judge(refused, "chunk")
+        if not refused and self.executor.config.strategy == "real_time":
+            self.model.running = chunk, self.executor.strategy.delay_ns
 
     def halt(self, why: str) -> Command | None:
         """Drop the queue; the safe command where the robot moves by ours."""

@@ -15,8 +15,10 @@ from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import resize_area
 from wm_ros.policy.checkpoint import bare_head, is_checkpoint
 from wm_ros.policy.config import Camera, PolicyModelConfig
-from wm_ros.policy.head import Observation, PolicyHead
+from wm_ros.policy.execution import end_ns, positions_at
+from wm_ros.policy.head import Observation, PolicyHead, Steer, unsteered
 from wm_ros.policy.history import History, grid_ns
+from wm_ros.policy.realtime import guide, prefix_weights
 from wm_ros.types import (
     ActionChunk,
     BevTokens,
@@ -44,6 +46,8 @@ class Policy(Capability):
 
     Attributes:
         lacking: what the last chunk was made without, by name.
+        running: the chunk that is being executed and the delay of an inference (ns), set by those who execute chunks
+            in real time: what a flow draws goes on from there.
     """
 
     name = "policy"
@@ -68,10 +72,13 @@ class Policy(Capability):
         self._images: dict[type[Sample], tuple[int, Images]] = {}
         self._unseen_ns: int | None = None
         self.lacking: tuple[str, ...] = ()
+        self.running: tuple[ActionChunk, int] | None = None
+        self._generator = torch.Generator()
         self._words = open_words(config.language)
         self._text = self._words([""])[0]
         self._columns: dict[tuple[str, ...], NDArray[np.int64]] = {}
         self._refused = ""
+        self._generator.manual_seed(0)
 
     @classmethod
     def from_bundle(cls, path: Path, device: str = "cpu") -> Policy:
@@ -93,7 +100,8 @@ class Policy(Capability):
         self._forget()
         self._text = self._words([""])[0]
         self._refused = self.withheld = ""
-        self.lacking = ()
+        self.lacking, self.running = (), None
+        self._generator.manual_seed(0)  # what was drawn once is drawn again
 
     def warm_up(self) -> None:
         """One inference on made-up input."""
@@ -196,8 +204,8 @@ class Policy(Capability):
         if seen is None:
             return None
         observed = time.perf_counter()
-        with torch.inference_mode():
-            chunk = self.head(seen)[0][0].cpu().numpy()
+        with torch.no_grad():  # not inference_mode: a steered flow asks for gradients inside
+            chunk = self.head.decode(seen, *self.head.context(seen), *self._drawn(sample.stamp_ns))[0].cpu().numpy()
         self.timings_ms = {"history": (observed - start) * 1e3, "inference": (time.perf_counter() - observed) * 1e3}
         if not np.isfinite(chunk).all():
             self.withheld = "the chunk is not finite"
@@ -206,6 +214,27 @@ class Policy(Capability):
         return PolicyPrediction(
             sample.stamp_ns, sample.frame_id, ActionChunk(sample.stamp_ns, "", names, self._offsets_s, chunk)
         )
+
+    def _drawn(self, stamp_ns: int) -> tuple[torch.Tensor, Steer] | tuple[()]:
+        """For a flow the noise that it starts from, and what makes its chunk go on from the one that runs."""
+        config, head = self.config, self.head
+        if head.expert is None:
+            return ()
+        shape = (1, config.chunk_steps, len(config.joint_names))
+        noise = torch.randn(shape, generator=self._generator).to(self.device)
+        if self.running is None:
+            return noise, unsteered
+        chunk, delay_ns = self.running
+        due_ns = stamp_ns + np.rint(self._offsets_s * 1e9).astype(np.int64)
+        left = int((due_ns <= end_ns(chunk)).sum())
+        if not left:
+            return noise, unsteered
+        now = torch.from_numpy(self._joints.at([stamp_ns])[0]).to(self.device)[None] if config.relative else None
+        going = torch.from_numpy(positions_at(chunk, due_ns).astype(np.float32)).to(self.device)[None]
+        going = head.normalised(torch.zeros_like(going[:, :1]) if now is None else now, going)
+        committed = int((due_ns <= stamp_ns + delay_ns).sum())
+        weights = torch.from_numpy(prefix_weights(config.chunk_steps, committed, left)).float()
+        return noise, lambda velocity: guide(velocity, going, weights)
 
     def _observe(self, now_ns: int) -> tuple[Observation | None, str]:
         """What the head sees at `now_ns`, or why it cannot see."""

@@ -46,6 +46,7 @@ class PolicyModelConfig(StrictModel):
         rate_hz: grid on which history is read and the chunk is written.
         chunk_steps: actions of a chunk, the first one step after the trigger.
         joint_history: steps of measured joints that the model sees, the last one now.
+        decoder: `regression` gives the median chunk, `flow` draws one in `flow_steps` steps.
         relative: whether commands are learned as what is added to the measured joints, or as they are.
         token_history: which state tokens it sees, in steps back; none where it sees images itself.
         cameras: whose images it sees.
@@ -59,6 +60,8 @@ class PolicyModelConfig(StrictModel):
     rate_hz: float = Field(default=15.0, gt=0)
     chunk_steps: int = Field(default=15, ge=1)
     joint_history: int = Field(default=8, ge=1)
+    decoder: Literal["regression", "flow"] = "regression"
+    flow_steps: int = Field(default=5, ge=1)
     relative: bool = True
     token_history: tuple[int, ...] = (0, 3, 7)
     cameras: CameraConfig = CameraConfig()

@@ -10,16 +10,27 @@ The part that predicts latent states is in `wm_ros.policy.jepa` and not needed t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from wm_ros.nn.flow import Velocity, follow, velocity_loss
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.flow_expert import FlowExpert
 from wm_ros.policy.image_encoder import KeypointEncoder
 
 KINDS = ("task", "joints", "state", "bev", "cameras")
+
+
+Steer = Callable[[Velocity], Velocity]
+
+
+def unsteered(velocity: Velocity) -> Velocity:
+    """A flow that is left as it is."""
+    return velocity
 
 
 class Observation(NamedTuple):
@@ -166,7 +177,7 @@ class ContextEncoder(nn.Module):
 
 
 class PolicyHead(nn.Module):
-    """What acts: context encoder, then a decoder whose learnable queries become the chunk."""
+    """What acts: context encoder, then a decoder whose learnable queries become the chunk, or the flow expert."""
 
     def __init__(self, config: PolicyModelConfig) -> None:
         super().__init__()
@@ -174,29 +185,64 @@ class PolicyHead(nn.Module):
         sizes = config.transformer
         width, joints = sizes.width, len(config.joint_names)
         self.context = ContextEncoder(config)
-        self.queries = nn.Parameter(torch.randn(config.chunk_steps, width) * 0.02)
-        layer = nn.TransformerDecoderLayer(
-            width, sizes.heads, sizes.feedforward, sizes.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.decoder = nn.TransformerDecoder(layer, sizes.decoder_layers, nn.LayerNorm(width))
-        self.action = nn.Linear(width, joints)
+        self.expert: FlowExpert | None = None
+        if config.decoder == "flow":
+            self.expert = FlowExpert(config)
+        else:
+            self.queries = nn.Parameter(torch.randn(config.chunk_steps, width) * 0.02)
+            layer = nn.TransformerDecoderLayer(
+                width, sizes.heads, sizes.feedforward, sizes.dropout, "gelu", batch_first=True, norm_first=True
+            )
+            self.decoder = nn.TransformerDecoder(layer, sizes.decoder_layers, nn.LayerNorm(width))
+            self.action = nn.Linear(width, joints)
         # A linear path from the history of joints: inertia needs no attention.
         self.inertia = nn.Linear(2 * joints * config.joint_history, config.chunk_steps * joints)
-        for layer_out in (self.action, self.inertia):
+        for layer_out in (self.inertia, *(() if self.expert is not None else (self.action,))):
             nn.init.zeros_(layer_out.weight)
             nn.init.zeros_(layer_out.bias)
 
-    def forward(self, seen: Observation) -> tuple[Tensor, Tensor, Tensor]:
-        """→ chunk (B, chunk_steps, J) rad, absolute; context tokens and their padding mask, for the JEPA part."""
+    def forward(self, seen: Observation) -> Tensor:
+        """→ chunk (B, chunk_steps, J), absolute; of a flow the one that noise 0 leads to."""
         context, pad = self.context(seen)
-        return self.decode(seen, context, pad), context, pad
+        return self.decode(seen, context, pad)
 
-    def decode(self, seen: Observation, context: Tensor, pad: Tensor) -> Tensor:
-        """Context → chunk (B, chunk_steps, J) rad, absolute."""
-        steps = torch.arange(1, self.config.chunk_steps + 1, device=context.device)
-        queries = (self.queries + positions(steps, self.config.transformer.width)).expand(len(context), -1, -1)
-        decoded = self.decoder(queries, context, memory_key_padding_mask=pad)
-        return self.absolute(seen.joints[:, -1:], self.action(decoded) + self._inertia(seen))
+    def decode(
+        self, seen: Observation, context: Tensor, pad: Tensor, noise: Tensor | None = None, steer: Steer = unsteered
+    ) -> Tensor:
+        """Context → chunk (B, chunk_steps, J), absolute.
+
+        Args:
+            noise: (B, chunk_steps, J) that a flow starts from, 0 where not given.
+            steer: changes the velocity field of a flow: `wm_ros.policy.realtime.guide`.
+        """
+        config = self.config
+        if self.expert is not None:
+            velocity = steer(self.expert.given(context, pad))
+            start = torch.zeros(len(context), config.chunk_steps, len(config.joint_names), device=context.device)
+            change = follow(velocity, start if noise is None else noise, config.flow_steps)
+        else:
+            steps = torch.arange(1, config.chunk_steps + 1, device=context.device)
+            queries = (self.queries + positions(steps, config.transformer.width)).expand(len(context), -1, -1)
+            change = self.action(self.decoder(queries, context, memory_key_padding_mask=pad))
+        return self.absolute(seen.joints[:, -1:], change + self._inertia(seen))
+
+    def action_loss(
+        self, seen: Observation, context: Tensor, pad: Tensor, commands: Tensor, unknown: Tensor, balanced: bool
+    ) -> Tensor:
+        """L1 of the chunk, or the flow-matching loss, over what is known.
+
+        Args:
+            commands: (B, F, J). unknown: (B, F) bool. balanced: as in `PolicyTrainConfig`.
+        """
+        scale = self.context.norm.action_std
+        relative = torch.ones_like(scale) if balanced else scale / scale.mean()
+        if self.expert is None:
+            error = (self.decode(seen, context, pad) - commands) / scale * relative
+            return masked_l1(error, unknown)
+        clean = self.normalised(seen.joints[:, -1:], commands) - self._inertia(seen)
+        known = (~unknown)[..., None].to(clean)
+        share = known.mean().clamp_min(1e-6)
+        return velocity_loss(self.expert.given(context, pad), clean, weight=relative * known / share)
 
     def absolute(self, now: Tensor, normalised: Tensor) -> Tensor:
         """Normalised actions (B, F, J) → commands, where the joints are `now` (B, 1, J)."""
@@ -239,3 +285,9 @@ class PolicyHead(nn.Module):
         where = ((seen.joints - norm.joint_mean) / norm.joint_std).masked_fill(seen.joints_pad[..., None], 0.0)
         flat: Tensor = self.inertia(torch.cat([where, moved], -1).flatten(1))
         return flat.unflatten(1, (self.config.chunk_steps, -1))
+
+
+def masked_l1(error: Tensor, pad: Tensor) -> Tensor:
+    """Mean absolute error over what is not padded. error (B, F, C), pad (B, F) bool, True = leave out."""
+    keep = (~pad)[..., None].to(error.dtype)
+    return (error.abs() * keep).sum() / (keep.sum() * error.shape[-1]).clamp_min(1.0)

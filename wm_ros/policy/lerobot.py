@@ -34,9 +34,8 @@ from wm_ros.errors import UserError
 from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import resize_area, to_uint8
 from wm_ros.policy.config import PolicyModelConfig
-from wm_ros.policy.head import Observation, PolicyHead
+from wm_ros.policy.head import Observation, PolicyHead, masked_l1
 from wm_ros.policy.normalise import Feature, Kind, Mode
-from wm_ros.policy.objectives import masked_l1
 
 Looks = tuple[Tensor | None, ...]
 """(B, 3, H, W) of each camera, None where there is none."""
@@ -157,16 +156,20 @@ class LeRobotPolicy(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Mean absolute error of the chunk over what is not padded, in units of the head's usual change.
+        """Mean absolute error of the chunk over what is not padded, in units of the head's usual change (of a flow its
+        own loss).
 
         The latent objective of ACT-JEPA needs joints to come, which a LeRobot batch has not: `wm train policy` has it.
         """
-        chunk = self.head(self._observation(*self._window(batch), batch))[0]
-        truth = batch[ACTION].to(chunk)
-        pad = batch.get(f"{ACTION}_is_pad", torch.zeros(truth.shape[:2], dtype=torch.bool)).to(chunk.device)
-        error = (chunk - truth) / self.head.context.norm.action_std.mean()
-        loss = masked_l1(error, pad)
-        return loss, {"l1_loss": loss.item(), "action_mae": masked_l1(chunk - truth, pad).item()}
+        seen = self._observation(*self._window(batch), batch)
+        context, absent = self.head.context(seen)
+        truth = batch[ACTION].to(context)
+        pad = batch.get(f"{ACTION}_is_pad", torch.zeros(truth.shape[:2], dtype=torch.bool)).to(context.device)
+        loss = self.head.action_loss(seen, context, absent, truth, pad, balanced=False)
+        with torch.no_grad():
+            error = self.head.decode(seen, context, absent) - truth
+        name = "l1_loss" if self.head.expert is None else "flow_loss"
+        return loss, {name: loss.item(), "action_mae": masked_l1(error, pad).item()}
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: Mapping[str, Any]) -> Tensor:
@@ -177,7 +180,7 @@ class LeRobotPolicy(nn.Module):
         else:
             self._remember(batch)
             window = self._history()
-        chunk: Tensor = self.head(self._observation(*window, batch))[0]
+        chunk: Tensor = self.head(self._observation(*window, batch))
         return chunk
 
     @torch.no_grad()
@@ -186,7 +189,7 @@ class LeRobotPolicy(nn.Module):
         self.eval()
         self._remember(batch)
         if not self._queue:
-            chunk = self.head(self._observation(*self._history(), batch))[0]
+            chunk = self.head(self._observation(*self._history(), batch))
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._queue.popleft()
 
@@ -222,7 +225,7 @@ class LeRobotPolicy(nn.Module):
 
     def _observation(self, joints: Tensor, pad: Tensor, looks: list[Looks], batch: Mapping[str, Any]) -> Observation:
         model, count = self.config.model, len(joints)
-        device = self.head.queries.device
+        device = self.head.inertia.weight.device
         task = batch.get(TASK, "")
         texts = [task] * count if isinstance(task, str) else list(task)
         seen = Observation(

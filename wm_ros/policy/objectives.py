@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wm_ros.policy.config import PolicyModelConfig
-from wm_ros.policy.head import ContextEncoder, Observation, positions
+from wm_ros.policy.head import ContextEncoder, Observation, masked_l1, positions
 
 DISCOUNT = 0.9
 
@@ -170,9 +170,3 @@ def pooled(context: Tensor, pad: Tensor) -> Tensor:
     keep = (~pad)[..., None].to(context.dtype)
     mean: Tensor = (context * keep).sum(1) / keep.sum(1)
     return mean
-
-
-def masked_l1(error: Tensor, pad: Tensor) -> Tensor:
-    """Mean absolute error over what is not padded. error (B, F, C), pad (B, F) bool, True = leave out."""
-    keep = (~pad)[..., None].to(error.dtype)
-    return (error.abs() * keep).sum() / (keep.sum() * error.shape[-1]).clamp_min(1.0)

@@ -18,7 +18,7 @@ from wm_ros.policy import baselines
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import PolicyHead
 from wm_ros.policy.image_encoder import KeypointEncoder
-from wm_ros.policy.objectives import LatentObjective, Objective, make_objective, masked_l1
+from wm_ros.policy.objectives import LatentObjective, Objective, make_objective
 from wm_ros.training import policy_batches as batches_of
 from wm_ros.training.policy_batches import no_command, policy_windows, sampled
 from wm_ros.training.policy_card import policy_card
@@ -75,10 +75,9 @@ class PolicyTask(Task):
             batches_of.disturbed(batch, config.dropout, config.cameras.names), self.model, self.words
         )
         # 1. What the head would do, against what was done.
-        chunk, context, pad = head(seen)
-        scale = head.context.norm.action_std
-        error = (chunk - batch["commands_future"].nan_to_num()) / (scale if config.balanced else scale.mean())
-        losses = {"action": masked_l1(error, no_command(batch))}
+        context, pad = head.context(seen)
+        commands = batch["commands_future"].nan_to_num()
+        losses = {"action": head.action_loss(seen, context, pad, commands, no_command(batch), config.balanced)}
         losses["loss"] = losses["action"]
         # 2. What comes of it, in latent space.
         if (objective := self._objective) is not None:
@@ -100,7 +99,7 @@ class PolicyTask(Task):
         total = dict.fromkeys(HORIZONS_S, 0.0)
         for batch in batches:
             seen = batches_of.observation(batch, self.model, self.words)
-            chunk = self._head(seen)[0]
+            chunk = self._head(seen)
             truth, padded = batch["commands_future"].nan_to_num(), no_command(batch)
             for horizon in HORIZONS_S:
                 steps = horizon_steps(horizon, self.model.rate_hz)
@@ -204,7 +203,7 @@ class PolicyTask(Task):
 
 SAME = (
     *("joint_names", "chunk_steps", "joint_history", "token_history", "cameras"),
-    *("relative", "does_without", "stale_s", "transformer"),
+    *("decoder", "flow_steps", "relative", "does_without", "stale_s", "transformer"),
 )
 """Fields that the model's configuration takes over from that of the training."""
 

@@ -59,7 +59,7 @@ class PolicyTrainConfig(TrainConfig):
         state_every: only every so manyth image is encoded, the slow part; windows in between are trained without
             state, and are as many as those with. `token_history` must be multiples of it.
         joint_names: of the robot, in the order of the chunk. rate_hz: of the grid and of the chunk.
-        relative, does_without, stale_s: as in `PolicyModelConfig`.
+        decoder, flow_steps, relative, does_without, stale_s: as in `PolicyModelConfig`.
         balanced: each joint and step of the chunk counts alike in the loss; else each radian does.
         start_linear: begin at a linear model of the history of joints.
         arithmetic: of the convolutions while training; bfloat16 takes half the time where the processor has it.
@@ -75,6 +75,8 @@ class PolicyTrainConfig(TrainConfig):
     chunk_steps: int = 15
     joint_history: int = 8
     token_history: tuple[int, ...] = (0, 5, 10)
+    decoder: Literal["regression", "flow"] = "regression"
+    flow_steps: int = Field(default=5, ge=1)
     relative: bool = True
     does_without: tuple[Camera | Literal["joints"], ...] = ()
     stale_s: float = Field(default=0.5, gt=0)
