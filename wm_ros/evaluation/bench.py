@@ -45,11 +45,13 @@ def run_bench(out: Path, runs: int) -> None:
     """Time every row `runs` times at each thread count; print a table and write it to `out` (JSON)."""
     from wm_ros.evaluation.bench_future import future_rows
     from wm_ros.evaluation.bench_lidar import lidar_rows
+    from wm_ros.evaluation.bench_policy import policy_rows
     from wm_ros.evaluation.bench_state import state_rows
     from wm_ros.evaluation.bench_steps import step_rows
 
     report: dict[str, Any] = {"machine": machine(), "load_before": _load()}
-    report["rows"] = measure([*lidar_rows(), *state_rows(), *future_rows(), *step_rows()], runs)
+    rows = [*lidar_rows(), *state_rows(), *future_rows(), *policy_rows(), *step_rows()]
+    report["rows"] = measure(rows, runs)
     report["load_after"] = _load()
     Console().print(_table(report["rows"]))
     out.parent.mkdir(parents=True, exist_ok=True)
