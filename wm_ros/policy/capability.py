@@ -100,7 +100,7 @@ class Policy(Capability):
         self._forget()
         self._text = self._words([""])[0]
         self._refused = self.withheld = ""
-        self.lacking, self.running = (), None
+        self.lacking = ()
         self._generator.manual_seed(0)  # what was drawn once is drawn again
 
     def warm_up(self) -> None:
@@ -194,7 +194,7 @@ class Policy(Capability):
         for history in (self._joints, self._states, self._bev):
             history.clear()
         self._images.clear()
-        self._unseen_ns = None
+        self._unseen_ns = self.running = None
 
     # ------------------------------------------------------------------------- output
 
@@ -205,7 +205,8 @@ class Policy(Capability):
             return None
         observed = time.perf_counter()
         with torch.no_grad():  # not inference_mode: a steered flow asks for gradients inside
-            chunk = self.head.decode(seen, *self.head.context(seen), *self._drawn(sample.stamp_ns))[0].cpu().numpy()
+            drawn = self._drawn(seen, sample.stamp_ns)
+            chunk = self.head.decode(seen, *self.head.context(seen), *drawn)[0].cpu().numpy()
         self.timings_ms = {"history": (observed - start) * 1e3, "inference": (time.perf_counter() - observed) * 1e3}
         if not np.isfinite(chunk).all():
             self.withheld = "the chunk is not finite"
@@ -215,23 +216,23 @@ class Policy(Capability):
             sample.stamp_ns, sample.frame_id, ActionChunk(sample.stamp_ns, "", names, self._offsets_s, chunk)
         )
 
-    def _drawn(self, stamp_ns: int) -> tuple[torch.Tensor, Steer] | tuple[()]:
+    def _drawn(self, seen: Observation, stamp_ns: int) -> tuple[torch.Tensor, Steer] | tuple[()]:
         """For a flow the noise that it starts from, and what makes its chunk go on from the one that runs."""
         config, head = self.config, self.head
         if head.expert is None:
             return ()
         shape = (1, config.chunk_steps, len(config.joint_names))
         noise = torch.randn(shape, generator=self._generator).to(self.device)
-        if self.running is None:
+        running = self.running  # once: another thread sets it
+        if running is None:
             return noise, unsteered
-        chunk, delay_ns = self.running
+        chunk, delay_ns = running
         due_ns = stamp_ns + np.rint(self._offsets_s * 1e9).astype(np.int64)
         left = int((due_ns <= end_ns(chunk)).sum())
         if not left:
             return noise, unsteered
-        now = torch.from_numpy(self._joints.at([stamp_ns])[0]).to(self.device)[None] if config.relative else None
         going = torch.from_numpy(positions_at(chunk, due_ns).astype(np.float32)).to(self.device)[None]
-        going = head.normalised(torch.zeros_like(going[:, :1]) if now is None else now, going)
+        going = head.change(seen, going)
         committed = int((due_ns <= stamp_ns + delay_ns).sum())
         weights = torch.from_numpy(prefix_weights(config.chunk_steps, committed, left)).float()
         return noise, lambda velocity: guide(velocity, going, weights)
