@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.capability import Capability
+from wm_ros.errors import RefusedError
 from wm_ros.future import model as bundles
 from wm_ros.future.budget import Limits, Plan
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Window, body_of, collate, future_offsets_s
-from wm_ros.future.memory import Memory, RefusedError
+from wm_ros.future.memory import Memory
 from wm_ros.future.painter import Moment, Painter, Painting
 from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Forecast
@@ -223,6 +224,11 @@ class FutureCapability(Capability):
     def _frames(self, frame: Frame, painting: Painting) -> FutureFrames:
         horizons_s = self.config.frame_horizons_s[: len(painting.rgb)]
         return FutureFrames(frame.stamp_ns, frame.frame_id, horizons_s, painting.rgb, painting.hand_error_m)
+
+    @property
+    def looks(self) -> bool:
+        """Whether stage I looks the instruction up in the image."""
+        return self.config.trajectory.image != "none"
 
     @property
     def reader_error_m(self) -> float | None:

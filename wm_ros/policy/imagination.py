@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wm_ros.bundle import StrictModel
-from wm_ros.errors import UserError
+from wm_ros.errors import RefusedError, UserError
 from wm_ros.kinematics import SIDES, Arm, arm_for
-from wm_ros.types import Joints, MotionQuery, Prediction, Sample
+from wm_ros.types import Frame, Instruction, Joints, MotionQuery, Prediction, Sample, StateTokens
 
 Double = NDArray[np.float64]
 Chunks = NDArray[np.float32]
+INPUTS = (Frame, StateTokens, Joints, Instruction)
 MAX_LAG_S = 0.3  # of what `future` said last behind the chunk; older than that judges nothing
 
 
@@ -58,6 +59,7 @@ class Rolls(Protocol):
     """What is asked of the capability `future`."""
 
     inputs: tuple[type[Sample], ...]
+    looks: bool
     withheld: str
     state_tokens_sha256: str
     wanted: set[str]
@@ -98,14 +100,15 @@ class Record:
 
 
 class Imagination:
-    """Chooses among chunks of the joints `names`. `record`: what it has chosen.
+    """Chooses among chunks of the joints `names`. `inputs`: of `future`; `record`: what it has chosen.
+    `seed`: of the changes.
 
     Raises:
         UserError: no arm is among the joints, or the goal is not one.
     """
 
-    def __init__(self, config: ImaginationConfig, names: Sequence[str], future: Rolls) -> None:
-        self.config, self.names, self.future = config, tuple(names), future
+    def __init__(self, config: ImaginationConfig, names: Sequence[str], future: Rolls, seed: int = 0) -> None:
+        self.config, self.names, self.future, self.seed = config, tuple(names), future, seed
         self.arms: dict[str, tuple[Arm, list[int]]] = {}
         for side in SIDES:
             if (arm := arm_for(self.names, side)) is not None:
@@ -118,7 +121,9 @@ class Imagination:
         self.goal = None if not config.goal else parse_goal(config.goal)
         if self.goal is not None and self.goal.side not in self.arms:
             raise UserError(f"imagine_goal = '{config.goal}': the policy moves only the {', '.join(self.arms)} arm")
-        future.wanted = set()  # frames and samples are for those who look
+        # Stage I needs no image, unless it looks; frames to come and samples are for those who show them.
+        future.wanted = set()
+        self.inputs = tuple(k for k in future.inputs if k in INPUTS and (k is not Frame or future.looks))
         self._said_ns: int | None = None
         self.reset()
 
@@ -126,12 +131,12 @@ class Imagination:
         """Forget all history; what was chosen once is chosen again."""
         self.future.reset()
         self._said_ns = None
-        self._rng = np.random.default_rng(0)
+        self._rng = np.random.default_rng(self.seed)
         self.record = Record(np.zeros(self.config.samples, np.int64))
 
     def observe(self, sample: Sample) -> None:
         """Hand a sample to `future`."""
-        if isinstance(sample, self.future.inputs) and (said := self.future.step(sample)) is not None:
+        if type(sample) in self.inputs and (said := self.future.step(sample)) is not None:
             self._said_ns = said.stamp_ns
 
     def choose(self, stamp_ns: int, offsets_s: Double, chunks: Chunks) -> Chunks:
@@ -178,7 +183,7 @@ class Imagination:
         queries = [MotionQuery(stamp_ns, "", self.names, offsets_s + lag_s, chunk) for chunk in chunks]
         try:
             energies = self.future.judge(queries)
-        except UserError as refused:
+        except RefusedError as refused:
             return None, str(refused)
         cost = self.config.energy_weight * energies
         if self.goal is not None:
@@ -194,7 +199,7 @@ class Imagination:
 
 
 def parse_goal(text: str) -> Goal:
-    """"right 0.3 -0.1 0.2" → Goal. Raises UserError for another form."""
+    """'right 0.3 -0.1 0.2' → Goal. Raises UserError for another form."""
     side, *numbers = text.split()
     try:
         position = np.array([float(number) for number in numbers])
@@ -203,10 +208,3 @@ def parse_goal(text: str) -> Goal:
     if side not in SIDES or position.shape != (3,) or not np.isfinite(position).all():
         raise UserError(f"imagine_goal = '{text}': write side x y z in metres, e.g. 'right 0.3 -0.1 0.2'")
     return Goal(side, position)
-
-
-def hands_at(names: Sequence[str], position_rad: Double) -> dict[str, Double]:
-    """Side → position of its wrist (3,), m, where the joints are at `position_rad` (J,)."""
-    from wm_ros.kinematics import hands_of
-
-    return hands_of(Joints(0, "", tuple(names), position_rad))
