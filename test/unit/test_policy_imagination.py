@@ -189,7 +189,7 @@ def test_tokens_of_another_state_bundle_are_refused() -> None:
 
 
 def test_the_future_itself_judges() -> None:
-    """Of the shipped bundle: to go on as forecast is likelier than to swing an arm; a hand not asked of goes as forecast."""
+    """Of the shipped bundle: to go on as forecast is likelier than to swing an arm; the other hand goes as forecast."""
     future = load("future", MODELS / "future-lite")
     assert isinstance(future, FutureCapability) and RIGHT is not None
     with pytest.raises(RefusedError, match="no prediction"):

@@ -8,8 +8,8 @@ as it does for the policy, from what was seen until then. Wrong ones are
 
 `first_…` is the share of moments at which the true one has the lowest energy (chance: one in K), `beaten_…` the share
 of wrong ones that are less plausible than it (chance: a half). Baselines that need no energy: `forecast` takes the
-chunk whose wrists stay nearest to the central forecast, `least_motion` the one whose wrists go least far. `_moving` counts moments at which a wrist goes further
-than 3 cm in the true chunk: at rest everything but rest is easily told.
+chunk whose wrists stay nearest to the central forecast, `least_motion` the one whose wrists go least far. `_moving`
+counts moments at which a wrist goes further than 3 cm in the true chunk: at rest everything but rest is easily told.
 """
 
 from __future__ import annotations
