@@ -135,7 +135,7 @@ class Ranking:
             for method in rows[0]:
                 cost = np.stack([row[method] for row in rows])
                 worse = cost[:, 1:] > cost[:, :1]
-                first[method] = worse.all(1).astype(np.float64)[:, None]
+                first[method] = np.asarray(worse.all(1), np.float64)[:, None]
                 beaten[method] = worse.mean(1)[:, None]
             for name, columns, chance in (("first", first, 1 / self.samples), ("beaten", beaten, 0.5)):
                 columns["chance"] = np.full((len(rows), 1), chance)
@@ -157,8 +157,8 @@ class Ranking:
         moment, paths = case.moment, case.wrists(chunks)
         self.future.moment = moment
         queries = [MotionQuery(moment.stamp_ns, "", case.names, case.offsets_s, chunk) for chunk in chunks]
-        body = moment.forecast.body[0, : paths.shape[1], :6].double().cpu().numpy().reshape(-1, 2, 3)
-        forecast = body[:, [SIDES.index(side) for side in case.sides]]
+        body: Double = moment.forecast.body[0, : paths.shape[1], :6].double().cpu().numpy()
+        forecast = body.reshape(-1, 2, 3)[:, [SIDES.index(side) for side in case.sides]]
         return {
             "model": self.future.judge(queries),
             "forecast": np.linalg.norm(paths - forecast, axis=-1).mean((1, 2)),

@@ -56,7 +56,7 @@ class FutureCapability(Capability):
     """
 
     name = "future"
-    inputs = (Frame, StateTokens, Joints, JointCommand, Instruction, HandTrajectory)
+    inputs: tuple[type[Sample], ...] = (Frame, StateTokens, Joints, JointCommand, Instruction, HandTrajectory)
     trigger = StateTokens
     optional_outputs = frozenset({"frames"})
 

@@ -43,7 +43,7 @@ class ImaginationConfig(StrictModel):
     """How chunks are thought through.
 
     Attributes:
-        samples: chunks to choose from. energy_weight: of the energy, which is a negative logarithm.
+        samples: chunks to choose from. energy_weight: of the energy, which ranks but is no calibrated probability.
         progress_weight: of each metre gained towards the goal. spread_rad: of the changes that make chunks of one.
         goal: "left x y z" or "right x y z" in metres; "" for none.
     """
@@ -59,10 +59,13 @@ class Rolls(Protocol):
     """What is asked of the capability `future`."""
 
     inputs: tuple[type[Sample], ...]
-    looks: bool
     withheld: str
     state_tokens_sha256: str
     wanted: set[str]
+
+    @property
+    def looks(self) -> bool:
+        """Whether it needs images besides state tokens."""
 
     def step(self, sample: Sample) -> Prediction | None:
         """Take a sample; a prediction where it triggers one."""
