@@ -70,7 +70,7 @@ class Case:
 
 
 def cases(episode: Episode, pipeline: Pipeline, every_s: float) -> list[Case]:
-    """The moments of an episode, `every_s` apart; of its images only those are looked at that they need."""
+    """The moments of an episode, `every_s` apart to the next step; only images that they need are looked at."""
     pipeline.reset()
     future = pipeline.capability("future")
     assert isinstance(future, FutureCapability)
@@ -95,7 +95,7 @@ def cases(episode: Episode, pipeline: Pipeline, every_s: float) -> list[Case]:
         moment = future.moment
         if joints is not None and moment is not None and moment.stamp_ns >= due_ns - near_ns:
             found.append((moment, joints))
-            due_ns = moment.stamp_ns + round(every_s * 1e9)
+            due_ns = moment.stamp_ns + round(max(1, round(every_s * config.rate_hz)) * 1e9 / config.rate_hz)
             future.moment = None
     if not commands:
         return []
