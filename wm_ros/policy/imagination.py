@@ -50,7 +50,7 @@ class ImaginationConfig(StrictModel):
 
     samples: int = Field(default=8, ge=2, le=64)
     energy_weight: float = Field(default=1.0, ge=0)
-    progress_weight: float = Field(default=10.0, ge=0)
+    progress_weight: float = Field(default=40.0, ge=0)
     spread_rad: float = Field(default=0.1, ge=0)
     goal: str = ""
 

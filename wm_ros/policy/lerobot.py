@@ -202,7 +202,8 @@ class LeRobotPolicy(nn.Module):
         if self.head.expert is not None:
             shape = (len(seen.joints), model.chunk_steps, len(model.joint_names))
             noise = torch.randn(shape, generator=self._generator).to(seen.joints.device)
-        return self.head.decode(seen, *self.head.context(seen), noise)
+        context, pad = self.head.context(seen)
+        return self.head.decode(seen, context, pad, noise)
 
     def _remember(self, batch: Mapping[str, Any]) -> None:
         state = _tensor(batch, STATE, 2, len(self.config.model.joint_names))
