@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from wm_ros.cli_hands import hands
-from wm_ros.cli_policy import checkpoint, chunking
+from wm_ros.cli_policy import checkpoint, chunking, planning
 from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
 from wm_ros.cli_robot import robot_app, rollout
 from wm_ros.cli_training import Name, backbones, cotrain, grounding, illumination, imagine, probe, train
@@ -203,6 +203,7 @@ for command in (
     hands,
     rollout,
     chunking,
+    planning,
     checkpoint,
 ):
     app.command()(command)

@@ -1,4 +1,5 @@
-"""`wm chunking`: what a late policy does to the motion of a robot; `wm checkpoint`: a bundle in LeRobot's layout."""
+"""`wm chunking`: what a late policy does to the motion of a robot; `wm planning`: whether `future` tells a true chunk
+from wrong ones; `wm checkpoint`: a bundle in LeRobot's layout."""
 
 from __future__ import annotations
 
@@ -59,6 +60,50 @@ def chunking(
             progress=lambda found: track(found, "executing", console=Console(stderr=True)),
         )
     console.print(_table(report, delays))
+    console.print(f"metrics: {out / 'metrics.json'}", highlight=False)
+
+
+def planning(
+    sources: Annotated[
+        list[str], typer.Argument(help="Recordings with images, joints and commands, as for `wm eval`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json.")],
+    state: StateOpt = "state-lite",
+    future: Annotated[
+        str, typer.Option(help="Folder of a future bundle, or the name of a shipped one.")
+    ] = "future-lite",
+    samples: Annotated[int, typer.Option(min=2, max=64, help="Chunks to choose from, the true one among them.")] = 8,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two moments of an episode.")] = 0.5,
+    force: ForceOpt = False,
+) -> None:
+    """Does `future` find the chunk that was commanded more plausible than wrong ones? Imagination rests on it.
+
+    The true chunk of the next second is hidden among smooth changes of it, and among true chunks of other moments.
+
+    Example: wm planning 'sim:tabletop?seeds=300000-300029&seconds=5' --out build/planning
+    """
+    from wm_ros.evaluation.planning import run
+    from wm_ros.paths import bundle_path
+
+    bundles = {"state": bundle_path(state), "future": bundle_path(future)}
+    with fresh_folder(out, force) as folder:
+        report = run(
+            sources,
+            bundles,
+            folder,
+            samples=samples,
+            every_s=every,
+            progress=lambda found: track(found, "looking", console=Console(stderr=True)),
+        )
+    table = Table("wrong chunks", "true first", "95 % (Wilson)", "by forecast", "least motion", "chance", "moments")
+    for name, entry in report["metrics"].items():
+        if name.startswith("first_"):
+            kind = name.removeprefix("first_")
+            low, high = entry["wilson_ci95"]
+            others = [f"{entry['baselines'][method]:.1%}" for method in ("forecast", "least_motion", "chance")]
+            row = [f"{entry['value']:.1%}", f"{low:.1%} … {high:.1%}", *others, str(entry["n"])]
+            table.add_row(kind.replace("_", " "), *row)
+    console.print(table)
     console.print(f"metrics: {out / 'metrics.json'}", highlight=False)
 
 

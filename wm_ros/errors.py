@@ -13,5 +13,9 @@ class BundleError(UserError):
     """A bundle is missing, damaged, unsafe, or does not fit the code that loads it."""
 
 
+class RefusedError(Exception):
+    """A sample cannot be used, or too little is known to answer; the message says why. Nothing is broken by it."""
+
+
 class MessageError(ValueError):
     """A message is malformed or of a layout this stack does not know. Nodes drop such messages and carry on."""

@@ -29,7 +29,7 @@ def make_head(config: PolicyModelConfig = CONFIG, seed: int = 0) -> PolicyHead:
     """A head whose zeroed layers are random too, so that its output depends on all of its input."""
     torch.manual_seed(seed)
     head = PolicyHead(config)
-    for layer in (head.action, head.inertia):
+    for layer in (*(() if head.expert is not None else (head.action,)), head.inertia):
         torch.nn.init.normal_(layer.weight, std=0.3)
     return head.eval()
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from wm_ros.errors import RefusedError
 from wm_ros.future import FutureCapability
 from wm_ros.future.config import FramesConfig, FutureConfig, SamplesConfig, TrajectoryConfig
 from wm_ros.future.history import body_of
-from wm_ros.future.memory import RefusedError
 from wm_ros.future.model import FutureModel
 from wm_ros.kinematics import G1_JOINTS, arm_for
 from wm_ros.nn.autoencoder import AutoencoderConfig

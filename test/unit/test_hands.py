@@ -11,9 +11,9 @@ import pytest
 from test_cli import assert_one_clear_line, wm
 
 from wm_ros.data.sources import Episode, episodes
-from wm_ros.errors import MessageError, UserError
+from wm_ros.errors import MessageError, RefusedError, UserError
 from wm_ros.future.config import FutureConfig
-from wm_ros.future.memory import Memory, RefusedError
+from wm_ros.future.memory import Memory
 from wm_ros.hands.detector import Found, MediapipeDetector
 from wm_ros.hands.forecast import errors
 from wm_ros.hands.run import run

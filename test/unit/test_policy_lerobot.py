@@ -93,6 +93,15 @@ def test_reset_begins_anew_and_dropping_actions_does_not_forget_what_was_seen() 
     assert not torch.allclose(policy.select_action(observation(1)), told), "the observation before it counted"
 
 
+def test_a_flow_draws_and_draws_the_same_after_a_reset() -> None:
+    config = CONFIG.model_copy(update={"decoder": "flow"})
+    policy = LeRobotPolicy(LeRobotConfig.of(config), make_head(config), Tokens())
+    first, second = (policy.predict_action_chunk(window()) for _ in range(2))
+    assert (first - second).abs().max() > 1e-3
+    policy.reset()
+    torch.testing.assert_close(policy.predict_action_chunk(window()), first)
+
+
 @pytest.mark.parametrize("key", ["observation.state", IMAGE, "task"])
 def test_every_key_counts(key: str) -> None:
     policy, seen = make_policy(), window()

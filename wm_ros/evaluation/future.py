@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wm_ros.errors import RefusedError
 from wm_ros.evaluation.future_fan import FanGuess, fan_guess, fan_metrics
 from wm_ros.evaluation.future_frames import PaintLog
 from wm_ros.evaluation.future_pictures import trajectory_plot
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.future.baselines import constant_velocity, hold
 from wm_ros.future.capability import FutureCapability
-from wm_ros.future.memory import Memory, RefusedError
+from wm_ros.future.memory import Memory
 from wm_ros.future.painter import Moment
 from wm_ros.topics import SIDES
 from wm_ros.types import FuturePrediction, HandTrajectory, JointCommand, Joints, Prediction, Sample

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_ros.capability import Capability
+from wm_ros.errors import RefusedError
 from wm_ros.future import model as bundles
 from wm_ros.future.budget import Limits, Plan
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Window, body_of, collate, future_offsets_s
-from wm_ros.future.memory import Memory, RefusedError
+from wm_ros.future.memory import Memory
 from wm_ros.future.painter import Moment, Painter, Painting
 from wm_ros.future.solvers import Solver
 from wm_ros.future.trajectory import Forecast
+from wm_ros.kinematics import arm_for
 from wm_ros.nn.instruction import open_words
 from wm_ros.topics import SIDES
 from wm_ros.types import (
@@ -37,6 +40,8 @@ from wm_ros.types import (
     StateTokens,
 )
 
+Double = NDArray[np.float64]
+
 
 class FutureCapability(Capability):
     """Stage I on every state; stage II too where `frames` are wanted and the state's image is at hand.
@@ -51,7 +56,7 @@ class FutureCapability(Capability):
     """
 
     name = "future"
-    inputs = (Frame, StateTokens, Joints, JointCommand, Instruction, HandTrajectory)
+    inputs: tuple[type[Sample], ...] = (Frame, StateTokens, Joints, JointCommand, Instruction, HandTrajectory)
     trigger = StateTokens
     optional_outputs = frozenset({"frames"})
 
@@ -165,9 +170,45 @@ class FutureCapability(Capability):
             RefusedError: nothing has been predicted yet, an image or joints are lacking, or the query names none of the
                 model's joints.
         """
-        config, moment = self.config, self.moment
+        moment = self.moment
         if moment is None or moment.frame is None or not moment.window.known.joints:
             raise RefusedError("no prediction with an image and joints yet, so nothing to start from")
+        trajectory = torch.from_numpy(self._asked(moment, query).astype(np.float32))[None].to(self.device)
+        return self._frames(moment.frame, self.paint(moment, trajectory))
+
+    @torch.inference_mode()
+    def judge(self, queries: Sequence[MotionQuery]) -> Double:
+        """Energies (K,) of the paths of both wrists if the joints moved as each query says; lower is more plausible.
+
+        The paths start from the newest prediction. After the last point of a query they go on as it forecast, from
+        where the hand then is; a hand whose arm is not named in a query goes as forecast.
+
+        Raises:
+            RefusedError: nothing has been predicted yet, joints are lacking, or a query names no whole arm of the
+                model or ends before the first step of a prediction.
+        """
+        moment = self.moment
+        if moment is None or not moment.window.known.joints:
+            raise RefusedError("no prediction with joints yet, so nothing to start from")
+        forecast = moment.forecast.body[0, :, :6].cpu().numpy().astype(np.float64)
+        offsets_s = future_offsets_s(self.config.horizon_steps, self.config.rate_hz)
+        paths = np.repeat(forecast[None], len(queries), axis=0)
+        for path, query in zip(paths, queries, strict=True):
+            asked = self._asked(moment, query)
+            steps = int((offsets_s <= query.offsets_s[-1] + 1e-6).sum())
+            moved = [index for index, side in enumerate(SIDES) if arm_for(query.names, side) is not None]
+            if not moved or not steps:
+                raise RefusedError("the query names no arm, so where the hands would go is not known")
+            for hand in (slice(3 * index, 3 * index + 3) for index in moved):
+                path[:steps, hand] = asked[:steps, hand]
+                path[steps:, hand] += asked[steps - 1, hand] - forecast[steps - 1, hand]
+        hands = torch.from_numpy(paths.astype(np.float32))[None].to(self.device)
+        energies: Double = self.model.trajectory.plausibility(moment.forecast, hands)[0].double().cpu().numpy()
+        return energies
+
+    def _asked(self, moment: Moment, query: MotionQuery) -> Double:
+        """Wrists and joints (F, V) on the motion of a query. Raises RefusedError where it moves nothing we know."""
+        config = self.config
         ours, theirs = self.memory.match(query.names)
         if not ours or not len(query.offsets_s):
             raise RefusedError(f"the query moves none of the model's joints, e.g. '{config.joint_names[0]}'")
@@ -178,13 +219,16 @@ class FutureCapability(Capability):
         for column, joint in zip(ours, theirs, strict=True):
             course = np.concatenate([[now[column]], query.position_rad[:, joint]])
             asked[:, column] = np.interp(offsets_s, knots_s, course)
-        body = body_of(config.joint_names, config.joint_names, asked)
-        trajectory = torch.from_numpy(body.astype(np.float32))[None].to(self.device)
-        return self._frames(moment.frame, self.paint(moment, trajectory))
+        return body_of(config.joint_names, config.joint_names, asked)
 
     def _frames(self, frame: Frame, painting: Painting) -> FutureFrames:
         horizons_s = self.config.frame_horizons_s[: len(painting.rgb)]
         return FutureFrames(frame.stamp_ns, frame.frame_id, horizons_s, painting.rgb, painting.hand_error_m)
+
+    @property
+    def looks(self) -> bool:
+        """Whether stage I looks the instruction up in the image."""
+        return self.config.trajectory.image != "none"
 
     @property
     def reader_error_m(self) -> float | None:

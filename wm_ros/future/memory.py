@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_ros.errors import RefusedError
 from wm_ros.future.config import FutureConfig
 from wm_ros.future.history import Known, Window, past_grid, resample
 from wm_ros.kinematics import arm_for
@@ -18,10 +19,6 @@ from wm_ros.types import Frame, HandTrajectory, JointCommand, Joints, StateToken
 MAX_AGE_S = 0.3  # joints further than this from the state's time do not belong to it
 MAX_STATE_GAP_S = 0.2  # how far the previous state may lie from where it should
 FRAMES_KEPT = 8
-
-
-class RefusedError(Exception):
-    """A sample cannot be used, or too little is known; the message says why."""
 
 
 class Memory:

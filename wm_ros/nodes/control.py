@@ -87,7 +87,7 @@ class Control:
 
     def halt(self, why: str) -> Command | None:
         """Drop the queue; the safe command where the robot moves by ours."""
-        return self.executor.halt(why, time.monotonic())
+        return self._safe(self.executor.halt(why, time.monotonic()))
 
     def void(self) -> None:
         """What the model is at will not be executed: it was asked something else."""
@@ -95,11 +95,11 @@ class Control:
 
     def tick(self) -> Command | None:
         """The command of this control period."""
-        return self.executor.tick(self.node.now_ns(), time.monotonic())
+        return self._safe(self.executor.tick(self.node.now_ns(), time.monotonic()))
 
     def watch(self) -> Command | None:
         """The safe command, if it is due."""
-        return self.executor.watch(time.monotonic())
+        return self._safe(self.executor.watch(time.monotonic()))
 
     def status(self) -> Status:
         """One line of diagnostics."""
@@ -107,6 +107,12 @@ class Control:
         words = warning or self.executor.waiting or "executing"
         figures = self.executor.figures(self.node.now_ns(), time.monotonic())
         return Status(f"{self.node.name}: execution", WARN if warning else OK, words, figures)
+
+    def _safe(self, command: Command | None) -> Command | None:
+        """After a safe command no chunk runs that a next one would have to go on from."""
+        if command is not None and command.why:
+            self.model.running = None
+        return command
 
     def _judge(self, refused: str, what: str) -> None:
         if refused:

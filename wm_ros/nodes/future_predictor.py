@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from wm_ros.capability import Capability
-from wm_ros.errors import UserError
+from wm_ros.errors import RefusedError, UserError
 from wm_ros.future.budget import Limits
 from wm_ros.future.capability import FutureCapability
-from wm_ros.future.memory import RefusedError
 from wm_ros.messages.predictions import encode_strip
 from wm_ros.messages.status import OK, WARN, Status
 from wm_ros.nodes.base import CapabilityNode

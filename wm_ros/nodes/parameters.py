@@ -115,6 +115,12 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter("joint_limits", "", "joint_limits.yaml (MoveIt, ros2_control) beside or instead of it; empty: none."),
         Parameter("max_velocity_radps", 0.0, "Of every joint, besides the files; 0.0: none.", 0.0, 1000.0),
         Parameter("max_acceleration_radps2", 0.0, "Of every joint, besides the files; 0.0: none.", 0.0, 100000.0),
+        Parameter("imagine", 0, "Chunks rolled through `future`, of which the best is executed; 0: off.", 0, 64),
+        Parameter("imagine_future", "future-lite", "Bundle for it: a folder, or the name of a shipped one."),
+        Parameter("imagine_energy_weight", 1.0, "Of how implausible the hands' path is.", 0.0, 1000.0),
+        Parameter("imagine_progress_weight", 40.0, "Of each metre gained towards the goal.", 0.0, 100000.0),
+        Parameter("imagine_spread_rad", 0.1, "Of the chunks made of one, where the head gives one.", 0.0, 3.0),
+        Parameter("imagine_goal", "", "Where a hand shall be: left or right, x y z in m; empty: no goal."),
     ),
     "monitor": (
         *_common(1.0, 200.0, 1000.0),

@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
+from wm_ros import capability as capabilities
 from wm_ros import messages
+from wm_ros.capability import Capability
+from wm_ros.errors import UserError
+from wm_ros.future.capability import FutureCapability
 from wm_ros.messages.motion import encode_joint_trajectory
 from wm_ros.messages.status import OK, WARN, Status
 from wm_ros.nodes.base import CapabilityNode
 from wm_ros.nodes.control import Control
 from wm_ros.nodes.managed import channel
 from wm_ros.nodes.runner import run
+from wm_ros.paths import bundle_path
+from wm_ros.policy.capability import Policy as PolicyCapability
 from wm_ros.policy.executor import Command
+from wm_ros.policy.imagination import Imagination, ImaginationConfig
 from wm_ros.topics import ACTION_CHUNK, ACTION_STEP, BEV_TOKENS, Topic
 from wm_ros.types import (
     ActionChunk,
@@ -50,6 +57,33 @@ class Policy(CapabilityNode):
         super().__init__(**options)
 
     # ------------------------------------------------------------------ lifecycle
+
+    def load(self) -> Capability:
+        """The capability, with the imagination that the parameters ask for. Raises UserError where it cannot."""
+        capability = super().load()
+        if self._parameter("imagine"):
+            assert isinstance(capability, PolicyCapability)
+            try:
+                self._imagine(capability)
+            except UserError as error:
+                raise UserError(f"parameters: {self.name}: {error}") from None
+        return capability
+
+    def _imagine(self, capability: PolicyCapability) -> None:
+        if self._parameter("imagine") == 1:
+            raise UserError("imagine = 1 leaves nothing to choose; give 2 or more, or 0 for off")
+        future = capabilities.load(
+            "future", bundle_path(str(self._parameter("imagine_future"))), str(capability.device)
+        )
+        assert isinstance(future, FutureCapability)
+        config = ImaginationConfig(
+            samples=self._parameter("imagine"),
+            **{
+                name: self._parameter(f"imagine_{name}") for name in ImaginationConfig.model_fields if name != "samples"
+            },
+        )
+        future.warm_up()
+        capability.imagine(Imagination(config, capability.config.joint_names, future))
 
     def configure(self) -> None:
         super().configure()
@@ -173,10 +207,17 @@ class Policy(CapabilityNode):
         self.get_logger().warning(f"holding the measured joints: {why}")
 
     def checks(self) -> list[Status]:
-        """What it acts without; strategy, queue, delay, clipped and safe commands, while chunks are executed."""
+        """What it acts without; strategy, queue, delay, clipped and safe commands, while chunks are executed; which
+        samples were chosen, where it imagines."""
         lacking = ", ".join(getattr(self.capability, "lacking", ()))
         sensors = Status(f"{self.name}: sensors", WARN if lacking else OK, f"without {lacking}" if lacking else "all")
-        return [*super().checks(), sensors, *([] if self._control is None else [self._control.status()])]
+        more = [] if self._control is None else [self._control.status()]
+        imagination = getattr(self.capability, "imagination", None)
+        if imagination is not None:
+            record = imagination.record
+            words = f"not judged: {record.why}" if record.why else "chosen by imagination"
+            more.append(Status(f"{self.name}: imagination", WARN if record.why else OK, words, record.figures()))
+        return [*super().checks(), sensors, *more]
 
 
 def main(args: Sequence[str] | None = None) -> None:

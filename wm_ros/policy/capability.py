@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wm_ros.bundle import load_bundle, load_weights
 from wm_ros.capability import Capability
+from wm_ros.errors import UserError
 from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import resize_area
 from wm_ros.policy.checkpoint import bare_head, is_checkpoint
@@ -18,6 +19,7 @@ from wm_ros.policy.config import Camera, PolicyModelConfig
 from wm_ros.policy.execution import end_ns, positions_at
 from wm_ros.policy.head import Observation, PolicyHead, Steer, unsteered
 from wm_ros.policy.history import History, grid_ns
+from wm_ros.policy.imagination import Imagination
 from wm_ros.policy.realtime import guide, prefix_weights
 from wm_ros.types import (
     ActionChunk,
@@ -48,6 +50,7 @@ class Policy(Capability):
         lacking: what the last chunk was made without, by name.
         running: the chunk that is being executed and the delay of an inference (ns), set by those who execute chunks
             in real time: what a flow draws goes on from there.
+        imagination: chooses among several chunks; None, as by default: the first one is it. Set by `imagine`.
     """
 
     name = "policy"
@@ -73,6 +76,7 @@ class Policy(Capability):
         self._unseen_ns: int | None = None
         self.lacking: tuple[str, ...] = ()
         self.running: tuple[ActionChunk, int] | None = None
+        self.imagination: Imagination | None = None
         self._generator = torch.Generator()
         self._words = open_words(config.language)
         self._text = self._words([""])[0]
@@ -95,12 +99,30 @@ class Policy(Capability):
         load_weights(head, tensors, "model", path)
         return cls(config.model, head, device)
 
+    def imagine(self, imagination: Imagination) -> None:
+        """Choose each chunk among several from now on.
+
+        What `future` takes is taken too, and does without what the policy itself does not ask for: while that is
+        silent, nothing can be judged and the first chunk is it.
+
+        Raises:
+            UserError: `future` was trained on the tokens of another state bundle than the policy.
+        """
+        ours, theirs = self.config.state_tokens_sha256, imagination.future.state_tokens_sha256
+        if not self._cameras and ours and theirs and ours != theirs:
+            raise UserError("imagine_future: this bundle was trained on the tokens of another state bundle")
+        more = tuple(kind for kind in imagination.inputs if kind not in self.inputs)
+        self.inputs, self.does_without = (*self.inputs, *more), (*self.does_without, *more)
+        self.imagination = imagination
+
     def reset(self) -> None:
         """Forget everything, the instruction too."""
         self._forget()
+        if self.imagination is not None:
+            self.imagination.reset()
         self._text = self._words([""])[0]
         self._refused = self.withheld = ""
-        self.lacking, self.running = (), None
+        self.lacking = ()
         self._generator.manual_seed(0)  # what was drawn once is drawn again
 
     def warm_up(self) -> None:
@@ -120,6 +142,8 @@ class Policy(Capability):
         """Take a sample; a chunk if it is what chunks are asked for with and enough is known, else None."""
         if isinstance(sample, JointCommand):
             return None  # a kind of Joints, but not a measurement
+        if self.imagination is not None:
+            self.imagination.observe(sample)
         if isinstance(sample, Joints):
             self._take_joints(sample)
         elif isinstance(sample, Instruction):
@@ -194,7 +218,7 @@ class Policy(Capability):
         for history in (self._joints, self._states, self._bev):
             history.clear()
         self._images.clear()
-        self._unseen_ns = None
+        self._unseen_ns = self.running = None
 
     # ------------------------------------------------------------------------- output
 
@@ -205,8 +229,16 @@ class Policy(Capability):
             return None
         observed = time.perf_counter()
         with torch.no_grad():  # not inference_mode: a steered flow asks for gradients inside
-            chunk = self.head.decode(seen, *self.head.context(seen), *self._drawn(sample.stamp_ns))[0].cpu().numpy()
+            context, pad = self.head.context(seen)
+            drawn = self._drawn(seen, sample.stamp_ns)
+            count = len(drawn[0]) if drawn else 1
+            context, pad = context.expand(count, -1, -1), pad.expand(count, -1)
+            chunks = self.head.decode(seen, context, pad, *drawn).cpu().numpy()
         self.timings_ms = {"history": (observed - start) * 1e3, "inference": (time.perf_counter() - observed) * 1e3}
+        chunk = chunks[0]
+        if self.imagination is not None:
+            chunk = self.imagination.choose(sample.stamp_ns, self._offsets_s, chunks)
+            self.timings_ms["imagination"] = self.imagination.record.took_ms
         if not np.isfinite(chunk).all():
             self.withheld = "the chunk is not finite"
             return None
@@ -215,23 +247,24 @@ class Policy(Capability):
             sample.stamp_ns, sample.frame_id, ActionChunk(sample.stamp_ns, "", names, self._offsets_s, chunk)
         )
 
-    def _drawn(self, stamp_ns: int) -> tuple[torch.Tensor, Steer] | tuple[()]:
-        """For a flow the noise that it starts from, and what makes its chunk go on from the one that runs."""
+    def _drawn(self, seen: Observation, stamp_ns: int) -> tuple[torch.Tensor, Steer] | tuple[()]:
+        """For a flow the noise that its chunks start from, and what makes them go on from the one that runs."""
         config, head = self.config, self.head
         if head.expert is None:
             return ()
-        shape = (1, config.chunk_steps, len(config.joint_names))
+        count = 1 if self.imagination is None else self.imagination.config.samples
+        shape = (count, config.chunk_steps, len(config.joint_names))
         noise = torch.randn(shape, generator=self._generator).to(self.device)
-        if self.running is None:
+        running = self.running  # once: another thread sets it
+        if running is None:
             return noise, unsteered
-        chunk, delay_ns = self.running
+        chunk, delay_ns = running
         due_ns = stamp_ns + np.rint(self._offsets_s * 1e9).astype(np.int64)
         left = int((due_ns <= end_ns(chunk)).sum())
         if not left:
             return noise, unsteered
-        now = torch.from_numpy(self._joints.at([stamp_ns])[0]).to(self.device)[None] if config.relative else None
         going = torch.from_numpy(positions_at(chunk, due_ns).astype(np.float32)).to(self.device)[None]
-        going = head.normalised(torch.zeros_like(going[:, :1]) if now is None else now, going)
+        going = head.change(seen, going)
         committed = int((due_ns <= stamp_ns + delay_ns).sum())
         weights = torch.from_numpy(prefix_weights(config.chunk_steps, committed, left)).float()
         return noise, lambda velocity: guide(velocity, going, weights)

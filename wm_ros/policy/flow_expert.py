@@ -28,13 +28,24 @@ class FlowExpert(nn.Module):
         self.decoder = nn.TransformerDecoder(layer, sizes.decoder_layers, nn.LayerNorm(sizes.width))
         self.velocity = nn.Linear(sizes.width, joints)
 
-    def given(self, context: Tensor, pad: Tensor) -> Velocity:
-        """The velocity field (z (B, F, J), σ (B,)) → (B, F, J), given context tokens and their padding mask."""
+    def given(self, context: Tensor, pad: Tensor, unknown: Tensor | None = None) -> Velocity:
+        """The velocity field (z (B, F, J), σ (B,)) → (B, F, J), given context tokens and their padding mask.
+
+        `unknown`: (B, F) bool, in training, steps without a command: the others do not look at them.
+        """
         from wm_ros.policy.head import positions  # the head imports this file
+
+        # Where nothing is known nothing is learned; attention still needs something to look at.
+        hidden = None if unknown is None else unknown & ~unknown.all(1, keepdim=True)
 
         def velocity(z: Tensor, sigma: Tensor) -> Tensor:
             time = self.time(positions(1000.0 * sigma, self.steps.shape[1]))[:, None]
-            decoded = self.decoder(self.action(z) + self.steps + time, context, memory_key_padding_mask=pad)
+            decoded = self.decoder(
+                self.action(z) + self.steps + time,
+                context,
+                tgt_key_padding_mask=hidden,
+                memory_key_padding_mask=pad,
+            )
             out: Tensor = self.velocity(decoded)
             return out
 

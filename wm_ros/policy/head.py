@@ -239,10 +239,10 @@ class PolicyHead(nn.Module):
         if self.expert is None:
             error = (self.decode(seen, context, pad) - commands) / scale * relative
             return masked_l1(error, unknown)
-        clean = self.normalised(seen.joints[:, -1:], commands) - self._inertia(seen)
+        clean = self.change(seen, commands)
         known = (~unknown)[..., None].to(clean)
         share = known.mean().clamp_min(1e-6)
-        return velocity_loss(self.expert.given(context, pad), clean, weight=relative * known / share)
+        return velocity_loss(self.expert.given(context, pad, unknown), clean, weight=relative * known / share)
 
     def absolute(self, now: Tensor, normalised: Tensor) -> Tensor:
         """Normalised actions (B, F, J) → commands, where the joints are `now` (B, 1, J)."""
@@ -254,6 +254,10 @@ class PolicyHead(nn.Module):
         """The inverse of `absolute`."""
         norm = self.context.norm
         return (commands - (now if self.config.relative else 0.0) - norm.action_mean) / norm.action_std
+
+    def change(self, seen: Observation, commands: Tensor) -> Tensor:
+        """Commands (B, F, J) as the decoder has them: normalised, without what the linear path says."""
+        return self.normalised(seen.joints[:, -1:], commands) - self._inertia(seen)
 
     @torch.no_grad()
     def start_from(self, coefficients: Tensor) -> None:

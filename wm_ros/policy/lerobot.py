@@ -141,11 +141,13 @@ class LeRobotPolicy(nn.Module):
         self._words = open_words(config.model.language)
         self._seen: deque[tuple[Tensor, Looks]] = deque(maxlen=config.n_obs_steps)
         self._queue: deque[Tensor] = deque()
+        self._generator = torch.Generator().manual_seed(0)
 
     def reset(self) -> None:
-        """A new episode: forget observations and queued actions."""
+        """A new episode: forget observations and queued actions; what a flow drew once is drawn again."""
         self._seen.clear()
         self._queue.clear()
+        self._generator.manual_seed(0)
 
     def drop_queued_actions(self) -> None:
         """Forget queued actions only: a new task."""
@@ -180,8 +182,7 @@ class LeRobotPolicy(nn.Module):
         else:
             self._remember(batch)
             window = self._history()
-        chunk: Tensor = self.head(self._observation(*window, batch))
-        return chunk
+        return self._drawn(self._observation(*window, batch))
 
     @torch.no_grad()
     def select_action(self, batch: Mapping[str, Any]) -> Tensor:
@@ -189,11 +190,20 @@ class LeRobotPolicy(nn.Module):
         self.eval()
         self._remember(batch)
         if not self._queue:
-            chunk = self.head(self._observation(*self._history(), batch))
+            chunk = self._drawn(self._observation(*self._history(), batch))
             self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._queue.popleft()
 
     # ------------------------------------------------------------------------- parts
+
+    def _drawn(self, seen: Observation) -> Tensor:
+        """The chunks (B, F, A); of a flow each from noise of its own."""
+        model, noise = self.config.model, None
+        if self.head.expert is not None:
+            shape = (len(seen.joints), model.chunk_steps, len(model.joint_names))
+            noise = torch.randn(shape, generator=self._generator).to(seen.joints.device)
+        context, pad = self.head.context(seen)
+        return self.head.decode(seen, context, pad, noise)
 
     def _remember(self, batch: Mapping[str, Any]) -> None:
         state = _tensor(batch, STATE, 2, len(self.config.model.joint_names))
