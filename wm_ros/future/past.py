@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wm_ros.nn.mlp import three_layers
+
 STATE_SHARE = 0.1  # of the state beside the body: hundreds of numbers that are soon known by heart
 
 
@@ -25,23 +27,8 @@ class PastPath(nn.Module):
     def __init__(self, kinds: int, inputs: int, width: int, size: tuple[int, int], dropout: float) -> None:
         super().__init__()
         self.size = size
-        self.networks = nn.ModuleList(
-            nn.Sequential(
-                nn.Dropout(dropout / 4),
-                nn.Linear(inputs, width),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, size[0] * size[1]),
-            )
-            for _ in range(kinds)
-        )
+        self.networks = nn.ModuleList(three_layers(inputs, width, size[0] * size[1], dropout) for _ in range(kinds))
         self.requires_grad_(False)
-        for network in self.networks:
-            for parameter in network[-1].parameters():  # type: ignore[index]
-                nn.init.zeros_(parameter)
 
     def forward(self, past: Tensor, kind: Tensor) -> Tensor:
         futures = torch.stack([network(past) for network in self.networks])
