@@ -9,7 +9,7 @@ from wm_ros.nn.language import batch_ids
 from wm_ros.policy import Policy
 from wm_ros.policy.config import CameraConfig, PolicyModelConfig, TransformerConfig
 from wm_ros.policy.head import Observation
-from wm_ros.policy.image_encoder import KeypointEncoder
+from wm_ros.policy.image_encoder import ImageEncoder
 from wm_ros.types import Frame, Joints, Sample, WristFrame
 
 CONFIG = PolicyModelConfig(
@@ -18,7 +18,7 @@ CONFIG = PolicyModelConfig(
     chunk_steps=6,
     joint_history=1,
     token_history=(),
-    cameras=CameraConfig(names=("image", "wrist_image"), size=(24, 32), keypoints=4, channels=8),
+    cameras=CameraConfig(names=("image", "wrist_image"), size=(40, 48), channels=4, features=8),
     relative=False,
     does_without=("image", "wrist_image", "joints"),
     stale_s=0.2,
@@ -26,7 +26,7 @@ CONFIG = PolicyModelConfig(
 )
 
 
-def picture(seed: int, size: tuple[int, int] = (24, 32)) -> np.ndarray:
+def picture(seed: int, size: tuple[int, int] = (40, 48)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
 
 
@@ -115,16 +115,8 @@ def test_images_of_another_size_are_resized() -> None:
     np.testing.assert_allclose(said(policy(), measured(), wrist(), Frame(START, "camera", large)), first, atol=1e-6)
 
 
-def test_a_keypoint_follows_what_it_has_found() -> None:
-    encoder = KeypointEncoder(CONFIG.cameras, 16)
-    maps = torch.full((1, 8, 6, 8), -20.0)
-    maps[0, 0, 2, 6] = 20.0
-    right, down, _ = encoder.keypoints(maps)[0, :, 0].tolist()
-    assert right == pytest.approx(-1 + 2 * 6 / 7, abs=1e-3) and down == pytest.approx(-1 + 2 * 2 / 5, abs=1e-3)
-
-
 def test_bfloat16_convolutions_find_nearly_the_same() -> None:
-    encoder = KeypointEncoder(CONFIG.cameras, 16).eval()
+    encoder = ImageEncoder(CONFIG.cameras, 16).eval()
     images = torch.from_numpy(picture(0).transpose(2, 0, 1))[None]
     exact = encoder(images)
     encoder.arithmetic = torch.bfloat16
@@ -133,7 +125,7 @@ def test_bfloat16_convolutions_find_nearly_the_same() -> None:
 
 def test_a_hidden_camera_and_hidden_joints_do_not_count() -> None:
     head = make_head(CONFIG)
-    images = torch.randint(0, 255, (2, 2, 3, 24, 32), dtype=torch.uint8)
+    images = torch.randint(0, 255, (2, 2, 3, 40, 48), dtype=torch.uint8)
     gone = torch.tensor([[False, True]] * 2)
     seen = Observation(
         torch.randn(2, 1, 3),

@@ -29,13 +29,14 @@ class CameraConfig(StrictModel):
 
     Attributes:
         names: topics of the cameras, none by default. size: height and width of their images in pixels; others are
-            resized. keypoints, channels: of the encoder of each (`wm_ros.policy.image_encoder`).
+            resized. channels, features, dropout: of the encoder of each (`wm_ros.policy.image_encoder`).
     """
 
     names: tuple[Camera, ...] = ()
     size: tuple[int, int] = (96, 96)
-    keypoints: int = Field(default=32, ge=1)
-    channels: int = Field(default=64, ge=2)
+    channels: int = Field(default=32, ge=1)
+    features: int = Field(default=96, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class PolicyModelConfig(StrictModel):

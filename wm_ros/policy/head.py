@@ -1,6 +1,6 @@
 """The policy head: context encoder and action decoder of ACT-JEPA (arXiv 2501.14622, section 4.1 of its method).
 
-What differs from the paper: images enter as keypoints, a token of each camera, or as the tokens of `state`, instead of
+What differs from the paper: images enter as a token of each camera, or as the tokens of `state`, instead of
 a ResNet's feature map; BEV tokens of `lidar` may join them; the task is words instead of a number; the context may hold
 a short history of joints and states, because one state says nothing of speed; and a linear path from that history is
 added to the decoder's output, so that an untrained head holds still, or extrapolates where that path was fitted first.
@@ -20,7 +20,7 @@ from wm_ros.nn.flow import Velocity, follow, velocity_loss
 from wm_ros.nn.instruction import make_encoder
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.flow_expert import FlowExpert
-from wm_ros.policy.image_encoder import KeypointEncoder
+from wm_ros.policy.image_encoder import ImageEncoder
 
 KINDS = ("task", "joints", "state", "bev", "cameras")
 
@@ -108,7 +108,7 @@ class ContextEncoder(nn.Module):
         # What stands in for a sensor that is not there.
         self.absent_bev = nn.Parameter(torch.randn(width) * 0.02)
         self.absent_state = nn.Parameter(torch.randn(width) * 0.02)
-        self.cameras = nn.ModuleList([KeypointEncoder(config.cameras, width) for _ in config.cameras.names])
+        self.cameras = nn.ModuleList([ImageEncoder(config.cameras, width) for _ in config.cameras.names])
         self.absent_camera = nn.Parameter(torch.randn(len(config.cameras.names), width) * 0.02)
         self.kind = nn.Parameter(torch.randn(len(KINDS), width) * 0.02)
         self.slot = nn.Parameter(torch.randn(config.state_tokens, width) * 0.02)

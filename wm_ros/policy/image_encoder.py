@@ -1,8 +1,7 @@
-"""From an image to one token: where in it the things are that a hand must know of.
+"""From an image to one token, by a small convolutional network (that of Mnih et al. 2015, with a projection).
 
-A few convolutions give K maps; the softmax of each over the image has a mean place, its keypoint (Levine et al. 2016,
-"spatial softmax"; Finn et al. 2016), to a fraction of a pixel and with no weights but those of the convolutions. K
-places and K values there are all that is kept, which is little enough to be learned from a few dozen demonstrations.
+Small on purpose: it has to be learned from a few dozen demonstrations, and a robot has two CPU cores. On the same
+demonstrations and in the same time a deeper network, or keypoints by a spatial softmax, learned less.
 """
 
 from __future__ import annotations
@@ -12,53 +11,36 @@ from torch import Tensor, nn
 
 from wm_ros.policy.config import CameraConfig
 
-STRIDE = 4
-SHARPNESS = 2.0  # of the softmax, at the beginning
 
-
-class KeypointEncoder(nn.Module):
+class ImageEncoder(nn.Module):
     """Images of one camera → tokens.
 
     Attributes:
-        arithmetic: of the convolutions; bfloat16 takes half the time where the processor has it. The places are
-            always found in float32.
+        arithmetic: of the convolutions; bfloat16 takes half the time where the processor has it.
     """
 
     def __init__(self, config: CameraConfig, width: int) -> None:
         super().__init__()
-        narrow, wide, maps = config.channels // 2, config.channels, 2 * config.keypoints
+        narrow, wide = config.channels, 2 * config.channels
         self.arithmetic = torch.float32
         self.convolutions = nn.Sequential(
-            nn.Conv2d(3, narrow, 5, 2, 2),
+            nn.Conv2d(3, narrow, 8, 4),
             nn.ReLU(),
-            nn.Conv2d(narrow, wide, 3, 2, 1),
+            nn.Conv2d(narrow, wide, 4, 2),
             nn.ReLU(),
-            nn.Conv2d(wide, wide, 3, 1, 1),
+            nn.Conv2d(wide, wide, 3, 1),
             nn.ReLU(),
-            nn.Conv2d(wide, wide, 3, 1, 1),
-            nn.ReLU(),
-            nn.Conv2d(wide, maps, 1),
+            nn.Flatten(),
         )
-        self.sharpness = nn.Parameter(torch.full((config.keypoints, 1), SHARPNESS))
-        self.token = nn.Linear(3 * config.keypoints, width)
+        with torch.no_grad():
+            found = self.convolutions(torch.zeros(1, 3, *config.size)).shape[1]
+        self.features = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(found, config.features))
+        self.token = nn.Linear(config.features, width)
 
     def forward(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, or float 0..255 → (B, width)."""
         x = (rgb.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, self.arithmetic, enabled=self.arithmetic != torch.float32):
-            maps = self.convolutions(x)
-        token: Tensor = self.token(self.keypoints(maps.float()).flatten(1))
+            found = self.convolutions(x)
+        token: Tensor = self.token(self.features(found.float()))
         return token
-
-    def keypoints(self, maps: Tensor) -> Tensor:
-        """(B, 2K, h, w) → (B, 3, K): places right and down, -1..1, and what the other K maps say there."""
-        where, what = maps.chunk(2, 1)
-        height, width = where.shape[-2:]
-        weight = (where.flatten(2) * self.sharpness).softmax(-1)
-        down, right = torch.meshgrid(
-            torch.linspace(-1, 1, height, device=maps.device),
-            torch.linspace(-1, 1, width, device=maps.device),
-            indexing="ij",
-        )
-        planes = (right.flatten(), down.flatten(), what.flatten(2))
-        return torch.stack([(weight * plane).sum(-1) for plane in planes], 1)

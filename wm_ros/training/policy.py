@@ -17,7 +17,7 @@ from wm_ros.nn.instruction import noted, open_words
 from wm_ros.policy import baselines
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import PolicyHead
-from wm_ros.policy.image_encoder import KeypointEncoder
+from wm_ros.policy.image_encoder import ImageEncoder
 from wm_ros.policy.objectives import LatentObjective, Objective, make_objective
 from wm_ros.training import policy_batches as batches_of
 from wm_ros.training.policy_batches import no_command, policy_windows, sampled
@@ -60,7 +60,7 @@ class PolicyTask(Task):
         if config.start_linear:
             head.start_from(torch.from_numpy(self.fitted["ridge"]).float())
         for part in head.modules():
-            if isinstance(part, KeypointEncoder):
+            if isinstance(part, ImageEncoder):
                 part.arithmetic = getattr(torch, config.arithmetic)
         # The target starts as a copy, so the normalisation comes first.
         chosen = config.objective
