@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import Observation, PolicyHead
@@ -169,8 +168,7 @@ def _moved(images: Tensor, most: int) -> Tensor:
     if not most:
         return images
     count, height, width, _ = images.shape
-    padded = functional.pad(images.permute(0, 3, 1, 2).float(), (most,) * 4, mode="replicate").permute(0, 2, 3, 1)
-    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), device=images.device)
-    rows = (down + torch.arange(height, device=images.device))[:, :, None]
-    columns = (right + torch.arange(width, device=images.device))[:, None, :]
-    return padded[torch.arange(count, device=images.device)[:, None, None], rows, columns]
+    down, right = torch.randint(-most, most + 1, (2, count, 1), device=images.device)
+    rows = (down + torch.arange(height, device=images.device)).clamp(0, height - 1)[:, :, None]
+    columns = (right + torch.arange(width, device=images.device)).clamp(0, width - 1)[:, None, :]
+    return images[torch.arange(count, device=images.device)[:, None, None], rows, columns]
