@@ -15,7 +15,7 @@ from rich.table import Table
 from wm_ros.cli_hands import hands
 from wm_ros.cli_policy import checkpoint, chunking, planning
 from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
-from wm_ros.cli_robot import robot_app, rollout
+from wm_ros.cli_robot import delays, robot_app, rollout
 from wm_ros.cli_training import Name, backbones, cotrain, grounding, illumination, imagine, probe, train
 from wm_ros.errors import UserError
 from wm_ros.outputs import fresh_folder
@@ -202,6 +202,7 @@ for command in (
     imagine,
     hands,
     rollout,
+    delays,
     chunking,
     planning,
     checkpoint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -20,6 +21,7 @@ robot_app = typer.Typer(
     help="A simulated robot that publishes what it senses and obeys action_chunk.", no_args_is_help=True
 )
 console = Console()
+DELAYS_MS = (0, 50, 100, 200)
 
 
 class Sensor(str, Enum):
@@ -127,6 +129,52 @@ def rollout(
         report = run_rollouts(options, folder, progress)
     _print(report)
     console.print(f"video: {out / 'rollout.mp4'}", highlight=False)
+
+
+def delays(
+    task: Annotated[list[str], typer.Option(help="Task of Meta-World; may be given again, `all` for all five.")],
+    policy: Annotated[str, typer.Option(help="Bundle of a policy that sees images itself.")],
+    out: Annotated[Path, typer.Option(help="Folder for delays.json.")],
+    delay_ms: Annotated[list[int] | None, typer.Option(min=0, max=2000, help="Repeatable: 0, 50, 100, 200.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Of each task, delay and strategy.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; training should not have seen it.")] = 100_000,
+    image_every: EveryOpt = 4,
+    force: ForceOpt = False,
+) -> None:
+    """Success and jerk of a policy whose inference takes longer: queue, ensemble and real-time chunking, in one process.
+
+    Example: wm delays --task all --policy policy-metaworld --out build/delays
+    """
+    import torch
+
+    from wm_ros.data.simulator.metaworld_arm import TASKS
+    from wm_ros.paths import bundle_path
+    from wm_ros.policy.capability import Policy
+    from wm_ros.robot.closed_loop import compare
+
+    torch.set_num_threads(1)
+    tasks = tuple(TASKS) if task == ["all"] else tuple(task)
+    with fresh_folder(out, force) as folder:
+        found = compare(
+            Policy.from_bundle(bundle_path(policy)),
+            tasks,
+            range(seed, seed + episodes),
+            tuple(sorted(set(delay_ms))) if delay_ms else DELAYS_MS,
+            lambda names: track(names, "late", console=Console(stderr=True)),
+            image_every,
+        )
+        report = {"schema": 1, "policy": policy, "tasks": tasks, "seeds": [seed, seed + episodes - 1], "delays": found}
+        (folder / "delays.json").write_text(json.dumps(report, indent=1) + "\n")
+    table = Table("delay", "strategy", "success", "95 % interval", "jerk m/s³", "safe commands")
+    for delay, row in found.items():
+        for strategy, figures in row.items():
+            success = figures["success"]
+            low, high = success["ci95"]
+            table.add_row(
+                *(delay, strategy, f"{success['hits']} / {success['n']}", f"{low:.1%} … {high:.1%}"),
+                *(f"{figures['jerk_rms_mps3_median']:.4g}", str(figures["dry"])),
+            )
+    console.print(table)
 
 
 def _print(report: dict[str, Any]) -> None:

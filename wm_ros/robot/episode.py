@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wm_ros.data.simulator.metaworld import observe, stamp_at
 from wm_ros.data.simulator.metaworld_arm import FRAME_ID, MAX_STEPS, NAMES, RATE_HZ, TASKS, MetaWorldArm
@@ -114,9 +115,9 @@ class Episode:
             self.chunks += 1
         return reason
 
-    def advance(self) -> None:
-        """One tick."""
-        set_point = self.controller.set_point_at(self.now_ns)
+    def advance(self, command: NDArray[np.float64] | None = None) -> None:
+        """One tick, towards a `command` (4,) where it is given instead of trajectories."""
+        set_point = self.controller.set_point_at(self.now_ns) if command is None else command
         self.held += self.controller.holds(self.now_ns)
         outcome = self._arm.step(set_point)
         self.step += 1
