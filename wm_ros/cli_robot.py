@@ -141,7 +141,7 @@ def delays(
     image_every: EveryOpt = 4,
     force: ForceOpt = False,
 ) -> None:
-    """Success and jerk of a policy whose inference takes longer: queue, ensemble and real-time chunking, in one process.
+    """Success and jerk of a policy that answers late: queue, ensemble and real-time chunking, in simulated time.
 
     Example: wm delays --task all --policy policy-metaworld --out build/delays
     """

@@ -66,6 +66,8 @@ class PolicyTask(Task):
         chosen = config.objective
         objective = make_objective(chosen.kind, self.model, head.context, chosen.horizon_steps, chosen.later)
         self.modules = torch.nn.ModuleDict({"head": head} | ({} if objective is None else {"objective": objective}))
+        if chosen.end_weight:
+            self.modules["end"] = torch.nn.Linear(config.transformer.width, len(config.joint_names))
         return self.train_set, self.validation_set
 
     def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -85,6 +87,12 @@ class PolicyTask(Task):
             future = batches_of.future(batch, head, self.words, tuple(later))
             losses[config.objective.kind] = objective(context, pad, seen, future)
             losses["loss"] = losses["action"] + config.objective.weight * losses[config.objective.kind]
+        # 3. Where it ends.
+        if config.objective.end_weight:
+            norm = head.context.norm
+            end = (batch["joints_end"] - norm.joint_mean) / norm.joint_std
+            losses["end"] = (self.modules["end"](context[:, 0]) - end).abs().mean()
+            losses["loss"] = losses["loss"] + config.objective.end_weight * losses["end"]
         return losses
 
     def after_step(self, step: int) -> None:

@@ -22,12 +22,14 @@ class ObjectiveConfig(StrictModel):
             `bisimulation`, as far apart as what follows; `none`.
         weight: 1 in the paper. horizon_steps: how far `latent` looks, 0: as far as the chunk.
         later: steps ahead at which the other two look.
+        end_weight: of a further loss, L1 on where the joints are when the episode ends: what far away decides.
     """
 
     kind: Literal["none", "latent", "self_prediction", "bisimulation"] = "latent"
     weight: float = Field(default=1.0, ge=0)
     horizon_steps: int = Field(default=0, ge=0)
     later: tuple[int, ...] = (4, 8, 12)
+    end_weight: float = Field(default=0.0, ge=0)
 
 
 class DropoutConfig(StrictModel):

@@ -36,6 +36,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         pad, pad_future (T,), (F,) bool: True where repeated, to be left out of losses
         text            () int64 index into `texts`
         phase           () float32
+        joints_end      (J,) at the last step of the episode
         source, episode, step   () int64: where the window is from
 
     Args:
@@ -90,6 +91,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             "pad": torch.from_numpy(back < first),
             "pad_future": torch.from_numpy(after > last),
             "text": torch.as_tensor(self._text[number][source["text"][step]]),
+            "joints_end": torch.from_numpy(np.array(source["joints"][last])),
             "phase": torch.as_tensor(float(source["phase"][step]), dtype=torch.float32),
         }
         where = {"source": number, "episode": episode, "step": step - first}
