@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from wm_ros.cli_hands import hands
-from wm_ros.cli_policy import checkpoint, chunking, planning
+from wm_ros.cli_policy import checkpoint, chunking, foresee, planning
 from wm_ros.cli_recordings import ForceOpt, convert_app, simulate_app
 from wm_ros.cli_robot import delays, robot_app, rollout
 from wm_ros.cli_training import Name, backbones, cotrain, grounding, illumination, imagine, probe, train
@@ -204,6 +204,7 @@ for command in (
     rollout,
     delays,
     chunking,
+    foresee,
     planning,
     checkpoint,
 ):

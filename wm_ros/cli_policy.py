@@ -3,6 +3,7 @@ from wrong ones; `wm checkpoint`: a bundle in LeRobot's layout."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,40 @@ def planning(
             table.add_row(kind.replace("_", " "), *row)
     console.print(table)
     console.print(f"metrics: {out / 'metrics.json'}", highlight=False)
+
+
+def foresee(
+    bundles: Annotated[list[str], typer.Argument(help="Policies that see the same cameras; the first is compared.")],
+    data: Annotated[list[str], typer.Option(help="Demonstrations for the small head; may be given again.")],
+    test: Annotated[list[str], typer.Option(help="Demonstrations that nothing was trained on; may be given again.")],
+    out: Annotated[Path, typer.Option(help="Folder for foresee.json.")],
+    force: ForceOpt = False,
+) -> None:
+    """What do policies know of the states to come? A small head on each frozen encoder, errors on other demonstrations.
+
+    Example: wm foresee runs/latent/bundle runs/none/bundle --data 'sim:metaworld?task=push&seeds=0-39'
+    --test 'sim:metaworld?task=push&seeds=300000-300009' --out build/foresee
+    """
+    import torch
+
+    from wm_ros.paths import bundle_path
+    from wm_ros.training.policy_probe import foresee as run
+
+    torch.set_num_threads(1)
+    with fresh_folder(out, force) as folder:
+        names = {name: bundle_path(name) for name in bundles}
+        metrics = run(names, data, test, folder / "cache")
+        report = {"schema": 1, "bundles": bundles, "metrics": metrics}
+        (folder / "foresee.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+    table = Table("", *(f"{name} {entry['unit']}" for name, entry in metrics.items()))
+    table.add_row(bundles[0], *(f"{entry['value']:.4f}" for entry in metrics.values()), style="bold")
+    for name in sorted(metrics["rmse"]["baselines"]):
+        cells = []
+        for entry in metrics.values():
+            gain, low, high = entry["gains"][name]
+            cells.append(f"{entry['baselines'][name]:.4f} ({gain:+.4f} [{low:.4f}, {high:.4f}])")
+        table.add_row(name, *cells)
+    console.print(table)
 
 
 def checkpoint(
