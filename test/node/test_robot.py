@@ -356,3 +356,11 @@ def test_the_policy_node_drives_it_and_begins_each_episode_anew(tmp_path):
             world.executor.remove_node(node)
             node.finish()
             node.destroy_node()
+
+
+def test_a_sensor_that_fails_says_nothing_from_then_on():
+    with World("reach", lock_step=True, image_every=4, timeout_s=0.02, off=("wrist_image",), off_after_s=0.5) as world:
+        start_ns = world.reset(3)["start_ns"]
+        world.until(world.ended, "the end", 60.0)
+        last = {name: max(s.stamp_ns for s in world.heard[name]) - start_ns for name in ("image", "wrist_image")}
+        assert last["image"] > 2_500_000_000 and 300_000_000 < last["wrist_image"] < 500_000_000
