@@ -85,3 +85,16 @@ def test_a_mute_policy_is_one_line_and_leaves_nothing_behind(expert, tmp_path):
     lines = [line for line in ran.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and "no action_chunk that the robot can use (none came" in lines[0]
     assert "Traceback" not in ran.stderr and not (tmp_path / "out").exists()
+
+
+def test_the_shipped_policy_opens_a_drawer_it_has_not_seen_also_when_a_camera_fails(tmp_path):
+    common = ("--task", "drawer-open", "--policy", "policy-metaworld", "--episodes", 2, "--seed", 100_000)
+    for name, more in (("whole", ()), ("off", ("--off", "wrist_image", "--off-after-s", 0.2))):
+        ran = rollout(*common, "--image-every", 12, *more, "--out", tmp_path / name)
+        assert ran.returncode == 0, ran.stderr
+        found = json.loads((tmp_path / name / "rollout.json").read_text())["tasks"]["drawer-open"]
+        assert found["timeouts"] == 0 and found["refused"] == 0
+        if name == "whole":
+            assert found["success"]["hits"] == 2
+    blind = rollout(*common, "--image-every", 12, "--blind", "--out", tmp_path / "blind")
+    assert blind.returncode == 0, blind.stderr
