@@ -109,7 +109,8 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927), which is right for shares near 0 and 1 too. `count` is positive."""
     z, share = 1.959964, hits / count
     middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return float((middle - half) / (1 + z**2 / count)), float((middle + half) / (1 + z**2 / count))
+    low, high = (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
+    return max(0.0, float(low)), min(1.0, float(high))  # rounding
 
 
 def tidy(value: float, digits: int = 6) -> float | None:

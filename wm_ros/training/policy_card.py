@@ -12,7 +12,9 @@ def policy_card(config: BundleConfig[PolicyModelConfig], trained: PolicyTrainCon
     """Markdown text of CARD.md."""
     model, training = config.model, config.training
     validation = config.metrics.get("validation", {})
+    reach_s = model.chunk_steps / model.rate_hz
     horizons = sorted({key.split("@")[1] for key in validation if "_mae@" in key}, key=lambda h: float(h[:-1]))
+    horizons = [h for h in horizons if float(h[:-1]) <= reach_s + 1e-6]
     rows = "\n".join(
         f"| {h} | {validation[f'action_mae@{h}']:.5f} | {validation[f'hold_mae@{h}']:.5f} |" for h in horizons
     )
@@ -54,5 +56,6 @@ Held-out episodes of the training sources, mean absolute error in rad over all j
 {rows}
 
 Limits: imitates recorded motions and has not been tried on a robot. Hand joints are 0 (closed) to 1 (open) and count
-as rad in the figures. Withholds its chunk while a joint is missing or was measured more than {model.stale_s:g} s ago.
+as rad in the figures, places of a hand in metres too. What it does not do without it waits for: its chunk is withheld
+while that is missing or older than {model.stale_s:g} s.
 """
