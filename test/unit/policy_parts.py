@@ -29,7 +29,8 @@ def make_head(config: PolicyModelConfig = CONFIG, seed: int = 0) -> PolicyHead:
     """A head whose zeroed layers are random too, so that its output depends on all of its input."""
     torch.manual_seed(seed)
     head = PolicyHead(config)
-    for layer in (*(() if head.expert is not None else (head.action,)), head.inertia):
+    layers = (*(() if head.expert is not None else (head.action,)), *((head.inertia,) if head.past is None else ()))
+    for layer in layers:
         torch.nn.init.normal_(layer.weight, std=0.3)
     return head.eval()
 
@@ -63,6 +64,8 @@ def write_bundle(path: Path, config: PolicyModelConfig = CONFIG) -> Path:
     seen = rng.normal(size=(50, config.joint_history, size))
     chunks = rng.normal(size=(50, config.chunk_steps, size))
     mean_way = baselines.fit_phase([seen[:, -1]])
+    if config.past is not None:
+        mean_way = np.stack([mean_way] * config.past.kinds)
     fitted = {
         "ridge": baselines.fit_ridge(seen, chunks, np.ones((50, config.chunk_steps)), 1e-3),
         "phase_measured": mean_way,

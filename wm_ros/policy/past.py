@@ -7,10 +7,64 @@ policy_past`). Lately sent commands say more than anything else where they are k
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from wm_ros.nn.mlp import three_layers
+from wm_ros.policy.config import PastConfig, PolicyModelConfig
+from wm_ros.policy.context import Observation
+from wm_ros.state.kinds import Kinds
+
+
+class Pasts(nn.Module):
+    """Two paths for each kind of recording: one that hears commands, followed where they are known, and one without.
+
+    Attributes:
+        kinds: tells kinds apart by where the joints are.
+        deaf, hearing: a `PastPath` for each kind; `hearing` is empty where commands are not heard.
+        heed: (kinds, 2) how far what is added to a path is heeded, without and with commands, 0..1.
+    """
+
+    heed: Tensor
+
+    def __init__(self, model: PolicyModelConfig, config: PastConfig) -> None:
+        super().__init__()
+        joints = len(model.joint_names)
+        sizes = (joints, model.joint_history, model.chunk_steps)
+        heard = config.kinds if config.commands else 0
+        mlps = (config.width, config.dropout, config.members)
+        self.kinds = Kinds(joints, config.kinds)
+        self.deaf = nn.ModuleList(PastPath(*sizes, 0, *mlps) for _ in range(config.kinds))
+        self.hearing = nn.ModuleList(PastPath(*sizes, config.commands, members=0) for _ in range(heard))
+        self.register_buffer("heed", torch.ones(config.kinds, 2))
+
+    def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
+        """→ how far each joint will be commanded from where it is, (B, F, J) rad; (B, 1, 1) heed of the rest."""
+        heed = self.heed[self.kind(seen.joints), seen.heard.long()]
+        return self.routed(seen, PastPath.said), heed[:, None, None]
+
+    def routed(self, seen: Observation, say: Callable[[PastPath, Tensor], Tensor]) -> Tensor:
+        """What the path that each item is for says of its inputs: (B, F, J) rad."""
+        kind, heard = self.kind(seen.joints), seen.heard
+        parts: list[Tensor] = []
+        places: list[Tensor] = []
+        for hears, paths in ((False, self.deaf), (True, self.hearing)):
+            for number, path in enumerate(paths):
+                assert isinstance(path, PastPath)
+                place = ((kind == number) & (heard == hears)).nonzero()[:, 0]
+                if len(place):
+                    told = (seen.commands, seen.commands_pad) if hears else ()
+                    given = [part[place] for part in (seen.joints, seen.joints_pad, *told) if part is not None]
+                    parts.append(say(path, path.inputs(*given)))
+                    places.append(place)
+        return torch.cat(parts)[torch.cat(places).argsort()]
+
+    def kind(self, joints: Tensor) -> Tensor:
+        """(B,) which kind of recording joints (B, H, J) look like, by where they are now."""
+        found: Tensor = self.kinds(joints[:, -1]).argmax(1)
+        return found
 
 
 class PastPath(nn.Module):
@@ -40,7 +94,7 @@ class PastPath(nn.Module):
         commands: int = 0,
         width: int = 256,
         dropout: float = 0.3,
-        members: int = 3,
+        members: int = 6,
     ) -> None:
         super().__init__()
         inputs = joints * (history + commands)
@@ -63,7 +117,10 @@ class PastPath(nn.Module):
             joints: (B, H, J) rad, oldest first. joints_pad: (B, H) bool, True where nothing was measured yet.
             commands: (B, K, J) rad. commands_pad: (B, K) bool, True where nothing was commanded yet.
         """
-        inputs = self.inputs(joints, joints_pad, commands, commands_pad)
+        return self.said(self.inputs(joints, joints_pad, commands, commands_pad))
+
+    def said(self, inputs: Tensor) -> Tensor:
+        """The same, of `inputs`."""
         return self.straight(inputs) + self.bend(inputs)
 
     def inputs(
@@ -90,6 +147,8 @@ class PastPath(nn.Module):
 
     def bend(self, inputs: Tensor) -> Tensor:
         """What the MLPs add to it: (B, F, J) rad."""
+        if not len(self.networks):
+            return self.left_open.new_zeros(len(inputs), *self.size)
         return torch.stack([self.member(number, inputs) for number in range(len(self.networks))]).mean(0)
 
     def member(self, number: int, inputs: Tensor) -> Tensor:
