@@ -122,7 +122,8 @@ def hearing() -> Policy:
     policy = make_policy(CONFIG.model_copy(update={"past": PastConfig(commands=3, members=2, width=8)}))
     assert policy.head.past is not None
     for path in (*policy.head.past.deaf, *policy.head.past.hearing):
-        torch.nn.init.normal_(path.linear.weight, std=0.3)
+        for network in path.networks:
+            torch.nn.init.normal_(network[-1].weight, std=0.3)
     return policy
 
 

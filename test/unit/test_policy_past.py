@@ -9,7 +9,7 @@ from wm_ros.policy.config import PastConfig
 from wm_ros.policy.context import Observation
 from wm_ros.policy.head import PolicyHead
 from wm_ros.policy.past import PastPath, Pasts
-from wm_ros.training.policy_past import PastWindows, calibrate, fit_past, fit_pasts, mean_error
+from wm_ros.training.policy_past import PastWindows, calibrate, fit_past, fit_pasts, fit_ridge, mean_error
 
 JOINTS, HISTORY, STEPS, COMMANDS, PARTS = 3, 4, 5, 2, 2
 HEARS = CONFIG.model_copy(update={"past": PastConfig(commands=COMMANDS, members=2, width=8, kinds=2)})
@@ -36,22 +36,41 @@ def error(path: PastPath, of: PastWindows) -> float:
     return float(mean_error(path(*of[:4]), of.change(), of.pad))
 
 
-def straight_error(path: PastPath, of: PastWindows) -> float:
-    return float(mean_error(path.straight(of.inputs(path)), of.change(), of.pad))
+def staying_error(path: PastPath, of: PastWindows) -> float:
+    return float(mean_error(path.staying(of.inputs(path)), of.change(), of.pad))
+
+
+def ridge_error(path: PastPath, fitted: PastWindows, of: PastWindows) -> float:
+    coefficients = fit_ridge(fitted, fitted.inputs(path))
+    said = (coefficients[0] + of.inputs(path) @ coefficients[1:]).unflatten(1, path.size)
+    return float(mean_error(said, of.change(), of.pad))
+
+
+def test_a_path_that_was_not_fitted_holds_still_or_stays_at_the_last_command():
+    one = windows(5, 0)
+    assert not small()(*one[:4]).any()
+    there = one.commands[:, -1:] - one.joints[:, -1:]
+    torch.testing.assert_close(small(COMMANDS)(*one[:4]), there.expand(-1, STEPS, -1))
+    unknown = torch.ones_like(one.commands_pad)
+    assert not small(COMMANDS)(one.joints, one.joints_pad, one.commands, unknown).any()
 
 
 @pytest.mark.parametrize("commands", [0, COMMANDS])
-def test_a_path_that_was_not_fitted_holds_still(commands):
-    assert not small(commands)(*windows(5, 0)[:4]).any()
-
-
-@pytest.mark.parametrize("commands", [0, COMMANDS])
-def test_the_mlp_learns_what_the_linear_path_cannot_say(commands):
+def test_the_mlps_learn_what_ridge_cannot_say(commands):
     torch.manual_seed(0)
     path, unseen = small(commands), windows(300, 2, told=float(commands > 0))
-    steps = fit_past(path, windows(3000, 1, told=float(commands > 0)))
-    assert min(steps) > 0
-    assert error(path, unseen) < 0.6 * straight_error(path, unseen)
+    seen = windows(3000, 1, told=float(commands > 0))
+    assert min(fit_past(path, seen)) > 0
+    assert error(path, unseen) < 0.6 * ridge_error(path, seen, unseen)
+
+
+def test_ridge_finds_what_is_linear_and_is_as_strong_as_unseen_parts_like():
+    seen, unseen = windows(2000, 1), windows(300, 2)
+    linear = [w._replace(truth=w.joints[:, -1:] + 2.0 * (w.joints[:, -1:] - w.joints[:, :1])) for w in (seen, unseen)]
+    path = small()
+    assert ridge_error(path, *linear) < 0.01 * staying_error(path, linear[1])
+    noise = [w._replace(truth=w.joints[:, -1:] + torch.randn(w.truth.shape)) for w in (seen, unseen)]
+    assert ridge_error(path, *noise) < 1.02 * staying_error(path, noise[1])
 
 
 def test_commands_say_what_joints_do_not():
@@ -75,11 +94,11 @@ def test_a_hand_that_opens_or_not_is_not_left_half_open():
     torch.manual_seed(0)
     path, seen, unseen = small(), hands(2000), hands(500)
     fit_past(path, seen)
-    assert straight_error(path, unseen) > 0.4
+    assert ridge_error(path, seen, unseen) > 0.4
     assert error(path, unseen) < 0.33
 
 
-def test_a_past_that_says_nothing_leaves_the_linear_path_alone():
+def test_a_past_that_says_nothing_is_not_learned_by_heart():
     torch.manual_seed(0)
     seen = windows(400, 1)
     seen = seen._replace(truth=seen.joints[:, -1:] + torch.randn(seen.truth.shape))
@@ -88,8 +107,8 @@ def test_a_past_that_says_nothing_leaves_the_linear_path_alone():
     for number, trained in enumerate(steps):
         own = PastWindows._make(field[seen.part == number] for field in seen)
         inputs = own.inputs(path)
-        found = mean_error(path.straight(inputs) + path.member(number, inputs), own.change(), own.pad)
-        assert found < straight_error(path, own) if trained else found == straight_error(path, own)
+        found = mean_error(path.staying(inputs) + path.member(number, inputs), own.change(), own.pad)
+        assert found < staying_error(path, own) if trained else found == staying_error(path, own)
 
 
 def test_each_mlp_learns_from_all_parts_but_its_own():
@@ -103,13 +122,14 @@ def test_each_mlp_learns_from_all_parts_but_its_own():
     path = PastPath(JOINTS, HISTORY, STEPS, width=64, members=3)
     fit_past(path, seen)
     inputs, change = (value[seen.part == 2] for value in (seen.inputs(path), seen.change()))
-    errors = [float((path.straight(inputs) + path.member(one, inputs) - change).abs().mean()) for one in range(3)]
+    errors = [float((path.staying(inputs) + path.member(one, inputs) - change).abs().mean()) for one in range(3)]
     assert max(errors[:2]) < 0.7 * errors[2]
 
 
 def test_what_is_padded_is_not_looked_at():
     path, one = small(COMMANDS), windows(4, 0)
-    torch.nn.init.normal_(path.linear.weight)
+    for network in path.networks:
+        torch.nn.init.normal_(network[-1].weight)
     joints_pad, commands_pad = one.joints_pad.clone(), one.commands_pad.clone()
     joints_pad[:, :2], commands_pad[:, :1] = True, True
     joints, commands = one.joints.clone(), one.commands.clone()
@@ -192,7 +212,8 @@ def hearing_head() -> PolicyHead:
     head = make_head(HEARS)
     assert head.past is not None
     for path in (*head.past.deaf, *head.past.hearing):
-        torch.nn.init.normal_(path.linear.weight)
+        for network in path.networks:
+            torch.nn.init.normal_(network[-1].weight)
     head.past.kinds.weight[0, 1] = 1.0
     return head
 
@@ -228,7 +249,7 @@ def test_each_kind_of_recording_has_a_path_of_its_own():
     kind = head.past.kind(seen.joints)
     assert kind.tolist() == (seen.joints[:, -1, 0] > 0).long().tolist() and set(kind.tolist()) == {0, 1}
     before = head(seen)
-    head.past.hearing[1].linear.bias += 1.0
+    head.past.hearing[1].left_open += 1.0
     changed = (head(seen) - before).abs().amax((1, 2)) > 0.5
     assert changed.tolist() == (kind == 1).tolist()
 
@@ -253,7 +274,8 @@ def batch_of_two_robots(count: int = 1200) -> dict[str, torch.Tensor]:
 
 def test_paths_are_fitted_to_their_own_sources_and_told_apart_by_joints():
     pasts, batch = Pasts(HEARS, HEARS.past), batch_of_two_robots()
-    fit_pasts(pasts, batch, HISTORY, HEARS.past)
+    ridge = fit_pasts(pasts, batch, HISTORY, HEARS.past)
+    assert set(ridge) == {"0", "0_commands", "1", "1_commands"}
     seen = observation(len(batch["source"]))._replace(joints=batch["joints"], joints_pad=batch["pad"])
     assert pasts.kind(seen.joints).tolist() == batch["source"].tolist()
     told_too = seen._replace(commands=batch["commands"][:, -COMMANDS:], commands_pad=batch["pad"][:, -COMMANDS:])

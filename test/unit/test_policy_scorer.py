@@ -118,7 +118,7 @@ def test_a_bundle_that_hears_commands_stands_beside_baselines_that_see_them(tmp_
         damped = np.mean([SPEED * (k - sum(0.8**i for i in range(1, k + 1))) for k in (1, 2, 3)])
         assert statistics["constant_velocity_commands"][5:].mean() == pytest.approx(damped, rel=1e-3)
         assert statistics["constant_velocity"][5:].mean() == pytest.approx(commands_ahead, abs=0.02)
-        # Paths that were not fitted hold still, whatever they see.
+        # Coefficients of 0 hold still, whatever they see.
         for method in ("ridge", "ridge_commands"):
             np.testing.assert_allclose(statistics[method], statistics["hold"], atol=1e-6)
 

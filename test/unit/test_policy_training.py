@@ -59,7 +59,7 @@ def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PolicyTask:
         token_history=(0, 2),
         state_every=2,
         joint_history=4,
-        past=PastConfig(commands=3, members=2, width=8),
+        past=PastConfig(commands=3, members=2, width=64, dropout=0.0),
         validation=0.25,
         dropout=DropoutConfig(state=0.0, history=0.0, commands=0.0),
         transformer=TransformerConfig(width=16, heads=2, layers=1, feedforward=32, dropout=0.0),
@@ -166,6 +166,8 @@ def test_the_bundle_acts_and_holds_nothing_that_is_only_trained_with(task: Polic
     assert config.model.state_tokens_sha256 == "abc" and config.model.joint_names == NAMES
     assert not [name for name in tensors if "target" in name or "predictor" in name or "latent" in name]
     assert {name for name in tensors if name.startswith("baseline.")} == {
+        "baseline.ridge.0",
+        "baseline.ridge.0_commands",
         "baseline.phase_measured",
         "baseline.phase_commanded",
     }

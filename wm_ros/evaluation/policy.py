@@ -177,7 +177,12 @@ class PolicyScorer(Scorer):
         joints = seen.joints.double().numpy()
         if self._past is None:
             return baselines.ridge(joints, self.fitted["ridge"])
-        chunk: Double = joints[:, -1:] + self._past.routed(seen, PastPath.straight).double().numpy()
+
+        def linear(path: PastPath, inputs: Tensor, name: str) -> Tensor:
+            coefficients = torch.from_numpy(self.fitted[f"ridge.{name}"])
+            return (coefficients[0] + inputs.double() @ coefficients[1:]).unflatten(1, path.size)
+
+        chunk: Double = joints[:, -1:] + self._past.routed(seen, linear).numpy()
         return chunk
 
     def _picture(self, stamps: NDArray[np.int64], chunks: Double) -> NDArray[np.uint8]:

@@ -42,15 +42,14 @@ class PastConfig(StrictModel):
     """What is said by the past alone, before anything else (`wm_ros.policy.past`).
 
     Attributes:
-        commands: steps of commands that it hears where there are any, the last one in force now; 0 = hears none. The
-            path that hears them is linear: MLPs gained one part in a hundred there.
-        members: MLPs on top of the linear path from joints alone, at least two. width, dropout: of each.
+        commands: steps of commands that it hears where there are any, the last one in force now; 0 = hears none.
+        members: MLPs of each path, at least two. width, dropout: of each.
         kinds: of recordings, told apart by where the joints are; training has one for each source.
     """
 
     commands: int = Field(default=0, ge=0)
-    members: int = Field(default=6, ge=2)
-    width: int = Field(default=256, ge=1)
+    members: int = Field(default=5, ge=2)
+    width: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     kinds: int = Field(default=1, ge=1)
 

@@ -1,8 +1,9 @@
-"""What the past alone says of a chunk: a linear path and, on top of it, the mean of a few three-layer MLPs.
+"""What the past alone says of a chunk: the mean of a few three-layer MLPs, from where the joints are asked to be.
 
-Attention over the same history knows a few dozen demonstrations by heart before it is of use; a small network fitted
-first, by as many steps as held-out episodes gain from, is nearer to what will be commanded (`wm_ros.training.
-policy_past`). Lately sent commands say more than anything else where they are known: measured joints lag behind them.
+Attention over the same history knows a few dozen demonstrations by heart before it is of use; small networks fitted
+first, by as many steps as held-out episodes gain from, are nearer to what will be commanded (`wm_ros.training.
+policy_past`). They start from holding still; on top of a linear fit, which has seen the same episodes, they learned
+less. Commands say more than anything else where they are known: measured joints lag behind them.
 """
 
 from __future__ import annotations
@@ -33,32 +34,32 @@ class Pasts(nn.Module):
         super().__init__()
         joints = len(model.joint_names)
         sizes = (joints, model.joint_history, model.chunk_steps)
-        heard = config.kinds if config.commands else 0
         mlps = (config.width, config.dropout, config.members)
+        heard = config.kinds if config.commands else 0
         self.kinds = Kinds(joints, config.kinds)
         self.deaf = nn.ModuleList(PastPath(*sizes, 0, *mlps) for _ in range(config.kinds))
-        self.hearing = nn.ModuleList(PastPath(*sizes, config.commands, members=0) for _ in range(heard))
+        self.hearing = nn.ModuleList(PastPath(*sizes, config.commands, *mlps) for _ in range(heard))
         self.register_buffer("heed", torch.ones(config.kinds, 2))
 
     def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """→ how far each joint will be commanded from where it is, (B, F, J) rad; (B, 1, 1) heed of the rest."""
         heed = self.heed[self.kind(seen.joints), seen.heard.long()]
-        return self.routed(seen, PastPath.said), heed[:, None, None]
+        return self.routed(seen, lambda path, inputs, _: path.said(inputs)), heed[:, None, None]
 
-    def routed(self, seen: Observation, say: Callable[[PastPath, Tensor], Tensor]) -> Tensor:
-        """What the path that each item is for says of its inputs: (B, F, J) rad."""
+    def routed(self, seen: Observation, say: Callable[[PastPath, Tensor, str], Tensor]) -> Tensor:
+        """What `say` makes of the path that each item is for, its inputs and its name (`place`): (B, F, J) rad."""
         kind, heard = self.kind(seen.joints), seen.heard
         parts: list[Tensor] = []
         places: list[Tensor] = []
         for hears, paths in ((False, self.deaf), (True, self.hearing)):
             for number, path in enumerate(paths):
                 assert isinstance(path, PastPath)
-                place = ((kind == number) & (heard == hears)).nonzero()[:, 0]
-                if len(place):
+                rows = ((kind == number) & (heard == hears)).nonzero()[:, 0]
+                if len(rows):
                     told = (seen.commands, seen.commands_pad) if hears else ()
-                    given = [part[place] for part in (seen.joints, seen.joints_pad, *told) if part is not None]
-                    parts.append(say(path, path.inputs(*given)))
-                    places.append(place)
+                    given = [part[rows] for part in (seen.joints, seen.joints_pad, *told) if part is not None]
+                    parts.append(say(path, path.inputs(*given), place(number, hears)))
+                    places.append(rows)
         return torch.cat(parts)[torch.cat(places).argsort()]
 
     def kind(self, joints: Tensor) -> Tensor:
@@ -67,10 +68,16 @@ class Pasts(nn.Module):
         return found
 
 
+def place(kind: int, hears: bool) -> str:
+    """The name under which figures and baselines of a path are kept."""
+    return f"{kind}_commands" if hears else f"{kind}"
+
+
 class PastPath(nn.Module):
     """History of measured joints, and of commands, → how far each joint will be commanded from where it is now.
 
-    Zero until it is fitted, and not trained by others. All in rad; constants and weights are saved together.
+    Until it is fitted it stays at the last command, or where it is; not trained by others. All in rad; constants and
+    weights are saved together.
 
     Args:
         joints: J, how many. history: H, steps of measured joints, the last one now. steps: F, of the chunk.
@@ -79,7 +86,7 @@ class PastPath(nn.Module):
 
     Attributes:
         mean, std: (inputs,) of the inputs of the MLPs.
-        left_open: (F, J) rad, mean error of the linear path, the unit of what the MLPs add.
+        left_open: (F, J) rad, mean error of staying, the unit of what the MLPs add.
     """
 
     mean: Tensor
@@ -92,17 +99,14 @@ class PastPath(nn.Module):
         history: int,
         steps: int,
         commands: int = 0,
-        width: int = 256,
+        width: int = 128,
         dropout: float = 0.3,
-        members: int = 6,
+        members: int = 5,
     ) -> None:
         super().__init__()
         inputs = joints * (history + commands)
         self.size, self.commands = (steps, joints), commands
-        self.linear = nn.Linear(inputs, steps * joints)
         self.networks = nn.ModuleList(three_layers(inputs, width, steps * joints, dropout) for _ in range(members))
-        for parameter in self.linear.parameters():
-            nn.init.zeros_(parameter)
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("std", torch.ones(inputs))
         self.register_buffer("left_open", torch.ones(steps, joints))
@@ -118,10 +122,6 @@ class PastPath(nn.Module):
             commands: (B, K, J) rad. commands_pad: (B, K) bool, True where nothing was commanded yet.
         """
         return self.said(self.inputs(joints, joints_pad, commands, commands_pad))
-
-    def said(self, inputs: Tensor) -> Tensor:
-        """The same, of `inputs`."""
-        return self.straight(inputs) + self.bend(inputs)
 
     def inputs(
         self, joints: Tensor, joints_pad: Tensor, commands: Tensor | None = None, commands_pad: Tensor | None = None
@@ -140,18 +140,17 @@ class PastPath(nn.Module):
             parts.append((commands - now).nan_to_num().masked_fill(commands_pad[..., None], 0.0))
         return torch.cat(parts, 1).flatten(1)
 
-    def straight(self, inputs: Tensor) -> Tensor:
-        """What the linear path says of `inputs`: (B, F, J) rad."""
-        path: Tensor = self.linear(inputs)
-        return path.unflatten(1, self.size)
+    def said(self, inputs: Tensor) -> Tensor:
+        """`forward` of `inputs`: (B, F, J) rad."""
+        added = [self.member(number, inputs) for number in range(len(self.networks))]
+        return self.staying(inputs) + torch.stack(added).mean(0)
 
-    def bend(self, inputs: Tensor) -> Tensor:
-        """What the MLPs add to it: (B, F, J) rad."""
-        if not len(self.networks):
-            return self.left_open.new_zeros(len(inputs), *self.size)
-        return torch.stack([self.member(number, inputs) for number in range(len(self.networks))]).mean(0)
+    def staying(self, inputs: Tensor) -> Tensor:
+        """How far from where the joints are the last command is, 0 where none is heard: (B, 1, J) rad."""
+        last = inputs[:, -self.size[1] :]
+        return last[:, None] if self.commands else torch.zeros_like(last)[:, None]
 
     def member(self, number: int, inputs: Tensor) -> Tensor:
-        """What one of them adds: (B, F, J) rad."""
+        """What one of the MLPs adds: (B, F, J) rad."""
         added: Tensor = self.networks[number]((inputs - self.mean) / self.std)
         return added.unflatten(1, self.size) * self.left_open

@@ -60,7 +60,8 @@ class PolicyTask(Task):
         self.fitted = self._fit_baselines(fit)
         if head.past is not None and self.model.past is not None:
             every = batches_of.past_windows(self.train_set)
-            fit_pasts(head.past, every, self.model.joint_history, self.model.past, seed)
+            ridge = fit_pasts(head.past, every, self.model.joint_history, self.model.past, seed)
+            self.fitted |= {f"ridge.{name}": coefficients.numpy() for name, coefficients in ridge.items()}
         for part in head.modules():
             if isinstance(part, KeypointEncoder):
                 part.arithmetic = getattr(torch, config.arithmetic)
@@ -138,10 +139,12 @@ class PolicyTask(Task):
             training=run.record(),
             metrics={"validation": log},
         )
-        tensors = {f"model.{name}": small(name, value) for name, value in self._head.state_dict().items()}
+        precision = small if self._head.past is not None else lambda value: value
+        tensors = {f"model.{name}": value for name, value in self._head.state_dict().items()}
         tensors |= {
             f"baseline.{name}": torch.from_numpy(value.astype(np.float32)) for name, value in self.fitted.items()
         }
+        tensors = {name: precision(value) for name, value in tensors.items()}
         save_bundle(out, config, tensors, policy_card(config, self.config, len(self.train_set)))
 
     # ------------------------------------------------------------------------- parts
@@ -188,7 +191,7 @@ class PolicyTask(Task):
     def _fit_baselines(self, train: dict[str, Tensor]) -> dict[str, Any]:
         """`ridge` coefficients (strength chosen on validation episodes) and the mean episode for `phase`.
 
-        Where there are paths of the past, their linear part is ridge, and each kind has a mean episode of its own.
+        Where there are paths of the past, each has a ridge of its own, and each kind a mean episode.
         """
         alike = self.model.past is None
         return ({"ridge": self._ridge(train)} if alike else {}) | self._mean_episodes(alike)
@@ -234,9 +237,9 @@ SAME = (
 """Fields that the model's configuration takes over from that of the training."""
 
 
-def small(name: str, value: Tensor) -> Tensor:
-    """Weights of the MLPs of the past in half precision: they are most of the bundle."""
-    return value.half() if ".networks." in name else value
+def small(value: Tensor) -> Tensor:
+    """Weights in half precision, which is more than they are known by; constants and biases as they are."""
+    return value.half() if value.dim() > 1 and value.is_floating_point() else value
 
 
 def horizon_steps(horizon_s: float, rate_hz: float) -> int:

@@ -1,9 +1,9 @@
 """Fit the part of `policy` that sees the past alone, before everything that learns from images and words.
 
-The linear path is ridge regression. The MLPs on top of it are trained on the absolute error, which is what a chunk is
-judged by: a hand that may open or not is better left closed than half open. Episodes are dealt into as many parts as
-there are MLPs: each MLP is trained on all parts but its own, by as many steps as its own gains from, so that none is
-wasted and all of them together have learned from every episode.
+The MLPs are trained on the absolute error, which is what a chunk is judged by: a hand that may open or not is better
+left closed than half open. Episodes are dealt into as many parts as there are MLPs: each MLP is trained on all parts
+but its own, by as many steps as its own gains from, so that all of them together have learned from every episode.
+Beside each path ridge regression is fitted to the same windows, the baseline that sees what the path sees.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from wm_ros.policy.config import PastConfig
 from wm_ros.policy.context import Observation
 from wm_ros.policy.head import PolicyHead
-from wm_ros.policy.past import PastPath, Pasts
+from wm_ros.policy.past import PastPath, Pasts, place
 from wm_ros.state.kinds import Kinds
 from wm_ros.training.held_out import fit_held_out
 
@@ -72,12 +72,18 @@ class PastWindows(NamedTuple):
         return self.truth - self.joints[:, -1:]
 
 
-def fit_pasts(pasts: Pasts, batch: dict[str, Tensor], history: int, past: PastConfig, seed: int = 0) -> None:
+def fit_pasts(
+    pasts: Pasts, batch: dict[str, Tensor], history: int, past: PastConfig, seed: int = 0
+) -> dict[str, Tensor]:
     """Fit all paths, each to the windows of its source, and what tells the sources apart.
 
     Args:
         batch: of `Windows`, with `source`. history: steps of joints that the paths see. past: as in the model.
+
+    Returns:
+        `fit_ridge` of each path, by `wm_ros.policy.past.place`.
     """
+    ridge = {}
     now, sources = batch["joints"][:, -1], range(len(pasts.deaf))
     own = [(batch["source"] == number).nonzero()[:, 0] for number in sources]
     pasts.kinds.load_state_dict(Kinds.fit([now[rows] for rows in own]).state_dict())
@@ -87,24 +93,26 @@ def fit_pasts(pasts: Pasts, batch: dict[str, Tensor], history: int, past: PastCo
         for heard, paths in ((0, pasts.deaf), (past.commands, pasts.hearing)):
             for path in paths[number : number + 1]:
                 assert isinstance(path, PastPath)
-                fit_past(path, PastWindows.of(part, history, heard, past.members), seed)
+                windows = PastWindows.of(part, history, heard, past.members)
+                fit_past(path, windows, seed)
+                ridge[place(number, heard > 0)] = fit_ridge(windows, windows.inputs(path))
+    return ridge
 
 
 def fit_past(path: PastPath, windows: PastWindows, seed: int = 0) -> list[int]:
-    """Fit `path` to `windows`; strength of ridge and steps of each MLP are chosen on parts that it is not fit to.
+    """Fit `path` to `windows`, each MLP by as many steps as its own part gains from.
 
     Args:
         seed: of dropout and of the order of the windows. Others' random numbers are left as they were.
 
     Returns:
-        steps that each MLP was trained, 0 where its own part gained nothing and it stays as it was.
+        steps that each MLP was trained, 0 where its own part gained nothing and it says nothing.
     """
     inputs, change, pad = windows.inputs(path), windows.change(), windows.pad
     joints = path.size[1]
     path.mean[:joints] = inputs[:, :joints].mean(0)
     path.std.copy_(_units(inputs, windows.joints.shape[1], joints))
-    _fit_linear(path, inputs, change, pad, windows.part)
-    start = path.straight(inputs)
+    start = path.staying(inputs)
     keep = (~pad).to(change.dtype)[..., None]
     left = ((change - start).abs() * keep).sum(0) / keep.sum(0).clamp_min(1.0)
     path.left_open.copy_(left.clamp_min(FLOOR_RAD))
@@ -147,8 +155,12 @@ def mean_error(found: Tensor, truth: Tensor, pad: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _fit_linear(path: PastPath, inputs: Tensor, change: Tensor, pad: Tensor, part: Tensor) -> None:
-    """Ridge regression of each step of the chunk, the constant free, as strong as parts that it was not fit to like."""
+def fit_ridge(windows: PastWindows, inputs: Tensor) -> Tensor:
+    """Ridge regression (1 + I, F·J) of each step of the chunk minus joints now on `inputs`, the constant free.
+
+    Its strength is what parts that it was not fitted to like best.
+    """
+    change, pad, part = windows.change(), windows.pad, windows.part
     features = torch.cat([torch.ones_like(inputs[:, :1]), inputs], 1).double()
     penalty = torch.eye(features.shape[1], dtype=torch.float64) * len(features) * features[:, 1:].square().mean()
     penalty[0, 0] = 0.0
@@ -156,17 +168,17 @@ def _fit_linear(path: PastPath, inputs: Tensor, change: Tensor, pad: Tensor, par
     sums = [_normal_equations(features[rows], change[rows], pad[rows]) for rows in parts]
     gram, right = (torch.stack(each).sum(0) for each in zip(*sums, strict=True))
 
-    def solve(gram: Tensor, right: Tensor, strength: float) -> None:
+    def solve(gram: Tensor, right: Tensor, strength: float) -> Tensor:
         found = torch.linalg.solve(gram + strength * penalty + 1e-9 * torch.eye(len(penalty)), right)  # (F, 1 + I, J)
-        path.linear.weight.copy_(found[:, 1:].transpose(1, 2).flatten(0, 1))
-        path.linear.bias.copy_(found[:, 0].flatten())
+        return found.transpose(0, 1).flatten(1)
 
     errors = dict.fromkeys(STRENGTHS, 0.0)
     for rows, (own_gram, own_right) in zip(parts, sums, strict=True):
         for strength in STRENGTHS:
-            solve(gram - own_gram, right - own_right, strength)
-            errors[strength] += len(rows) * float(mean_error(path.straight(inputs[rows]), change[rows], pad[rows]))
-    solve(gram, right, min(errors, key=lambda strength: errors[strength]))
+            said = features[rows] @ solve(gram - own_gram, right - own_right, strength)
+            error = mean_error(said.unflatten(1, change.shape[1:]), change[rows], pad[rows])
+            errors[strength] += len(rows) * float(error)
+    return solve(gram, right, min(errors, key=lambda strength: errors[strength])).float()
 
 
 def _normal_equations(features: Tensor, change: Tensor, pad: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,6 +215,6 @@ def calibrate(head: PolicyHead, seen: Observation, truth: Tensor, pad: Tensor) -
                 ends.append(head(own))
             errors = {h: float(mean_error(ends[0].lerp(ends[1], h), truth[rows], pad[rows])) for h in HEEDS}
             head.past.heed[number, heard] = chosen = min(errors, key=lambda heed: errors[heed])
-            name = f"{number}{'_commands' if heard else ''}"
+            name = place(number, heard > 0)
             facts |= {f"heed_{name}": chosen, f"unheeded_{name}": errors[0.0], f"heeded_{name}": errors[chosen]}
     return facts
