@@ -43,12 +43,12 @@ class Pasts(nn.Module):
 
     def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """→ how far each joint will be commanded from where it is, (B, F, J) rad; (B, 1, 1) heed of the rest."""
-        heed = self.heed[self.kind(seen.joints), seen.heard.long()]
+        heed = self.heed[self.kind(seen.joints), self._heard(seen).long()]
         return self.routed(seen, lambda path, inputs, _: path.said(inputs)), heed[:, None, None]
 
     def routed(self, seen: Observation, say: Callable[[PastPath, Tensor, str], Tensor]) -> Tensor:
         """What `say` makes of the path that each item is for, its inputs and its name (`place`): (B, F, J) rad."""
-        kind, heard = self.kind(seen.joints), seen.heard
+        kind, heard = self.kind(seen.joints), self._heard(seen)
         parts: list[Tensor] = []
         places: list[Tensor] = []
         for hears, paths in ((False, self.deaf), (True, self.hearing)):
@@ -66,6 +66,9 @@ class Pasts(nn.Module):
         """(B,) which kind of recording joints (B, H, J) look like, by where they are now."""
         found: Tensor = self.kinds(joints[:, -1]).argmax(1)
         return found
+
+    def _heard(self, seen: Observation) -> Tensor:
+        return seen.heard & (len(self.hearing) > 0)
 
 
 def place(kind: int, hears: bool) -> str:
