@@ -66,7 +66,9 @@ def test_the_mlps_learn_what_ridge_cannot_say(commands):
 
 def test_ridge_finds_what_is_linear_and_is_as_strong_as_unseen_parts_like():
     seen, unseen = windows(2000, 1), windows(300, 2)
-    linear = [w._replace(truth=w.joints[:, -1:] + 2.0 * (w.joints[:, -1:] - w.joints[:, :1])) for w in (seen, unseen)]
+    linear = [
+        w._replace(truth=(3.0 * w.joints[:, -1:] - 2.0 * w.joints[:, :1]).expand(-1, STEPS, -1)) for w in (seen, unseen)
+    ]
     path = small()
     assert ridge_error(path, *linear) < 0.01 * staying_error(path, linear[1])
     noise = [w._replace(truth=w.joints[:, -1:] + torch.randn(w.truth.shape)) for w in (seen, unseen)]
@@ -127,7 +129,7 @@ def test_each_mlp_learns_from_all_parts_but_its_own():
 
 
 def test_what_is_padded_is_not_looked_at():
-    path, one = small(COMMANDS), windows(4, 0)
+    path, one = small(COMMANDS).eval(), windows(4, 0)
     for network in path.networks:
         torch.nn.init.normal_(network[-1].weight)
     joints_pad, commands_pad = one.joints_pad.clone(), one.commands_pad.clone()
