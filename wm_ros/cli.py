@@ -148,6 +148,7 @@ def eval_(
     bundle: BundleOpt = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads for the arithmetic.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+    without: Annotated[list[str] | None, typer.Option(help="Hide this topic from all; may be given again.")] = None,
     force: ForceOpt = False,
 ) -> None:
     """Score the capabilities on recordings, sample by sample, the same bytes every time."""
@@ -163,6 +164,7 @@ def eval_(
             bundles=bundles,
             threads=threads,
             device=device,
+            without=without or (),
             progress=lambda episodes: track(episodes, "evaluating", console=Console(stderr=True)),
         )
     print_metrics(found.report)

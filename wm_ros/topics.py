@@ -73,7 +73,10 @@ INPUTS: dict[str, tuple[Topic, ...]] = {
     "lidar_encoder": (POINTS, ODOM),
     "state_tokenizer": (IMAGE, IMAGE_COMPRESSED),
     "future_predictor": (IMAGE, IMAGE_COMPRESSED, STATE_TOKENS, JOINT_STATES, INSTRUCTION, QUERY),
-    "policy": (STATE_TOKENS, IMAGE, IMAGE_COMPRESSED, WRIST_IMAGE, BEV_TOKENS, JOINT_STATES, INSTRUCTION),
+    "policy": (
+        *(STATE_TOKENS, IMAGE, IMAGE_COMPRESSED, WRIST_IMAGE),
+        *(BEV_TOKENS, JOINT_STATES, JOINT_COMMANDS, INSTRUCTION),
+    ),
 }
 
 OUTPUTS: dict[str, tuple[Topic, ...]] = {

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from workbench import joints, tokens
 
 from wm_ros.nodes.policy import Policy
-from wm_ros.types import ActionChunk
+from wm_ros.policy.config import PastConfig, PolicyModelConfig
+from wm_ros.types import ActionChunk, JointCommand
+
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
+from policy_parts import write_bundle
 
 
 def chunks(bench):
@@ -57,6 +63,32 @@ def test_joints_that_fall_silent_stop_it_though_tokens_still_come(bench, policy)
         bench.spin(0.067)
     assert is_hold(chunks(bench)[-1], 0.3)
     assert sum(len(chunk.offsets_s) == 1 for chunk in chunks(bench)) == 1
+
+
+def test_commands_are_heard_are_not_taken_for_joints_and_need_not_come(bench, tmp_path):
+    """`policy_parts.write_bundle` of a policy that hears commands; they come for a while, then never again."""
+    names = joints(0).names
+    config = PolicyModelConfig(
+        joint_names=names, joint_history=2, token_history=(0,), past=PastConfig(commands=2, members=2, width=8)
+    )
+    bench.listen("action_chunk", "/diagnostics")
+    node = bench.active(Policy, bundle=str(write_bundle(tmp_path / "bundle", config)))
+    node.capability.head.past.heed.zero_()  # paths that were not fitted stay at the last command
+    bench.connect(node, "state/tokens", "joint_states", "joint_commands")
+    for number in range(3):
+        now = bench.now_ns()
+        bench.publish(joints(now, 0.1), JointCommand(now, "", names, np.full(len(names), 0.7)))
+        bench.spin(0.1)  # they have come when the tokens do
+        bench.publish(tokens(bench.now_ns(), number))
+        bench.until(lambda n=number: len(bench.heard["action_chunk"]) > n, "a chunk")
+    assert np.allclose(chunks(bench)[-1].position_rad, 0.7, atol=1e-3)
+    for number in range(20):
+        heard = len(bench.heard["action_chunk"])
+        bench.publish(joints(bench.now_ns(), 0.1), tokens(bench.now_ns(), number))
+        bench.until(lambda h=heard: len(bench.heard["action_chunk"]) > h, "a chunk")
+        bench.spin(0.05)
+    assert len(chunks(bench)[-1].offsets_s) > 1 and np.allclose(chunks(bench)[-1].position_rad, 0.1, atol=1e-3)
+    assert bench.status("policy: inputs").message == "all inputs arrive"
 
 
 def test_the_safe_command_is_the_last_message_of_a_deactivated_node(bench, policy):

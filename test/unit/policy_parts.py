@@ -9,6 +9,7 @@ from wm_ros.bundle import BundleConfig, TrainingRecord, save_bundle
 from wm_ros.policy import Policy, baselines
 from wm_ros.policy.config import PolicyModelConfig, TransformerConfig
 from wm_ros.policy.head import PolicyHead
+from wm_ros.policy.past import place
 from wm_ros.types import Instruction, Joints, StateTokens
 
 NAMES = ("shoulder", "elbow", "wrist")
@@ -29,7 +30,8 @@ def make_head(config: PolicyModelConfig = CONFIG, seed: int = 0) -> PolicyHead:
     """A head whose zeroed layers are random too, so that its output depends on all of its input."""
     torch.manual_seed(seed)
     head = PolicyHead(config)
-    for layer in (*(() if head.expert is not None else (head.action,)), head.inertia):
+    layers = (*(() if head.expert is not None else (head.action,)), *((head.inertia,) if head.past is None else ()))
+    for layer in layers:
         torch.nn.init.normal_(layer.weight, std=0.3)
     return head.eval()
 
@@ -63,11 +65,19 @@ def write_bundle(path: Path, config: PolicyModelConfig = CONFIG) -> Path:
     seen = rng.normal(size=(50, config.joint_history, size))
     chunks = rng.normal(size=(50, config.chunk_steps, size))
     mean_way = baselines.fit_phase([seen[:, -1]])
+    if config.past is not None:
+        mean_way = np.stack([mean_way] * config.past.kinds)
     fitted = {
-        "ridge": baselines.fit_ridge(seen, chunks, np.ones((50, config.chunk_steps)), 1e-3),
         "phase_measured": mean_way,
         "phase_commanded": mean_way,
     }
+    if config.past is None:
+        fitted["ridge"] = baselines.fit_ridge(seen, chunks, np.ones((50, config.chunk_steps)), 1e-3)
+    else:
+        for kind in range(config.past.kinds):
+            for hears, steps in ((False, 0), (True, config.past.commands)):
+                inputs = size * (config.joint_history + steps)
+                fitted[f"ridge.{place(kind, hears)}"] = np.zeros((1 + inputs, config.chunk_steps * size))
     tensors = {f"model.{name}": value for name, value in make_head(config).state_dict().items()}
     tensors |= {f"baseline.{name}": torch.from_numpy(value.astype(np.float32)) for name, value in fitted.items()}
     record = TrainingRecord(command="none", data=[], data_licence="Apache-2.0", seed=0, steps=0)

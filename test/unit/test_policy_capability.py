@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from policy_parts import CONFIG, NAMES, START, at, instruction, joints, make_policy, tokens, write_bundle
 
 from wm_ros.capability import load
 from wm_ros.errors import BundleError
 from wm_ros.policy import Policy
+from wm_ros.policy.config import PastConfig
 from wm_ros.types import BevTokens, JointCommand, Joints, PolicyPrediction, Sample, StateTokens
 
 
@@ -111,6 +113,45 @@ def test_commands_are_not_measurements() -> None:
     assert "no joints" in policy.withheld
 
 
+def commands(step: float, value: float = 0.4, names: tuple[str, ...] = NAMES) -> JointCommand:
+    return JointCommand(at(step), "", names, np.full(len(names), value))
+
+
+def hearing() -> Policy:
+    """A policy that hears three commands, and whose paths say something."""
+    policy = make_policy(CONFIG.model_copy(update={"past": PastConfig(commands=3, members=2, width=8)}))
+    assert policy.head.past is not None
+    for path in (*policy.head.past.deaf, *policy.head.past.hearing):
+        for network in path.networks:
+            torch.nn.init.normal_(network[-1].weight, std=0.3)
+    return policy
+
+
+def test_commands_are_heard_while_they_are_fresh_and_whole_and_else_it_acts_without() -> None:
+    assert JointCommand in hearing().inputs and JointCommand in hearing().does_without
+    assert JointCommand not in make_policy().inputs
+    scene, ask = story()[:-1], story()[-1]
+    without = run(hearing(), [*scene, ask])
+    heard = run(hearing(), [*scene, commands(4), commands(5), ask])
+    assert without is not None and heard is not None and not np.allclose(heard, without)
+    for unusable in (
+        [commands(5 - 15 * 0.6)],
+        [commands(5, names=NAMES[:2])],
+        [commands(5, np.nan)],
+        [replace(commands(5), position_rad=np.zeros(2))],
+    ):
+        np.testing.assert_allclose(run(hearing(), [*scene, *unusable, ask]), without, atol=1e-6)
+    shuffled = replace(commands(5), names=("head", *NAMES[::-1]), position_rad=np.asarray([7.0, 0.4, 0.4, 0.4]))
+    np.testing.assert_allclose(run(hearing(), [*scene, commands(4), shuffled, ask]), heard, atol=1e-6)
+
+
+def test_commands_are_forgotten_with_the_rest() -> None:
+    policy = hearing()
+    run(policy, [*story(), commands(5)])
+    policy.reset()
+    np.testing.assert_allclose(run(policy, story()), run(hearing(), story()), atol=1e-6)
+
+
 def test_instruction_and_bev_change_the_chunk_and_stale_bev_does_not() -> None:
     bev = BevTokens(at(5), "lidar", np.ones((3, 5), np.float32))
     plain = run(make_policy(), story())
@@ -165,7 +206,7 @@ def test_memory_is_bounded() -> None:
     for step in range(200):
         policy.step(joints(step))
         policy.step(tokens(step))
-    assert len(policy._joints._stamps) < 60 and len(policy._states._stamps) < 60
+    assert len(policy._senses.joints._stamps) < 60 and len(policy._senses.states._stamps) < 60
 
 
 def test_bundle_round_trip_gives_the_same_chunk(tmp_path: Path) -> None:

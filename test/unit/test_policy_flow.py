@@ -10,7 +10,8 @@ from policy_parts import CONFIG, NAMES, at, joints, tokens
 from wm_ros.nn.language import batch_ids
 from wm_ros.policy import Policy
 from wm_ros.policy.config import PolicyModelConfig, TransformerConfig
-from wm_ros.policy.head import Observation, PolicyHead
+from wm_ros.policy.context import Observation
+from wm_ros.policy.head import PolicyHead
 from wm_ros.types import ActionChunk
 
 STEPS = 6

@@ -8,7 +8,7 @@ from policy_parts import NAMES, START, make_head
 from wm_ros.nn.language import batch_ids
 from wm_ros.policy import Policy
 from wm_ros.policy.config import CameraConfig, PolicyModelConfig, TransformerConfig
-from wm_ros.policy.head import Observation
+from wm_ros.policy.context import Observation
 from wm_ros.policy.image_encoder import ImageEncoder
 from wm_ros.types import Frame, Joints, Sample, WristFrame
 

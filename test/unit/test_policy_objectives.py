@@ -56,7 +56,6 @@ def make_task(monkeypatch, folder, **changes):
         token_history=(),
         relative=False,
         balanced=True,
-        start_linear=False,
         does_without=("joints", "wrist_image"),
         validation=0.3,
         transformer=TransformerConfig(width=16, heads=2, layers=1, feedforward=32, dropout=0.0),

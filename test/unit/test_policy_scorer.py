@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from policy_parts import NAMES, at, joints, tokens, write_bundle
+from policy_parts import CONFIG, NAMES, at, joints, tokens, write_bundle
 
-from wm_ros.evaluation.policy import METHODS, PolicyScorer
+from wm_ros.evaluation.policy import COMMANDED, METHODS, PolicyScorer
 from wm_ros.evaluation.scorer import Scores
 from wm_ros.policy import baselines
+from wm_ros.policy.config import PastConfig
 from wm_ros.types import ActionChunk, JointCommand, Joints, PolicyPrediction
 
 STEPS = 30
@@ -100,6 +101,26 @@ def test_a_command_is_in_force_until_the_next(bundle: Path) -> None:
     # Holding zero: wrong by the command in force at the next three steps.
     expected = [np.mean([(step + k) // 10 * 10 for k in (1, 2, 3)]) for step in range(len(metric.statistics["hold"]))]
     assert metric.statistics["hold"][:, 0] == pytest.approx(expected)
+
+
+def test_a_bundle_that_hears_commands_stands_beside_baselines_that_see_them(tmp_path: Path) -> None:
+    hears = CONFIG.model_copy(update={"past": PastConfig(commands=3, members=2, width=8)})
+    bundle = write_bundle(tmp_path / "bundle", hears)
+    for commands_ahead in (0.0, 1.0):
+        scorer = PolicyScorer(bundle)
+        for step in range(STEPS):
+            scorer.observe(joints(step, (SPEED * step,) * 3))
+            scorer.observe(JointCommand(at(step), "", NAMES, np.full(3, SPEED * step + commands_ahead)))
+            scorer.predict(chunk_of(step, commands_ahead))
+        statistics = scorer.finish().metrics[0].statistics
+        assert set(statistics) == {*METHODS, *COMMANDED}
+        # Commands go on by their own speed from where they are, joints from where they are.
+        damped = np.mean([SPEED * (k - sum(0.8**i for i in range(1, k + 1))) for k in (1, 2, 3)])
+        assert statistics["constant_velocity_commands"][5:].mean() == pytest.approx(damped, rel=1e-3)
+        assert statistics["constant_velocity"][5:].mean() == pytest.approx(commands_ahead, abs=0.02)
+        # Coefficients of 0 hold still, whatever they see.
+        for method in ("ridge", "ridge_commands"):
+            np.testing.assert_allclose(statistics[method], statistics["hold"], atol=1e-6)
 
 
 def test_picture_is_an_image(bundle: Path) -> None:

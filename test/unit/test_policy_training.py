@@ -10,7 +10,7 @@ from policy_parts import NAMES, joints, tokens
 from wm_ros.bundle import load_bundle
 from wm_ros.evaluation.policy import PolicyScorer
 from wm_ros.policy import Policy
-from wm_ros.policy.config import PolicyModelConfig, TransformerConfig
+from wm_ros.policy.config import PastConfig, PolicyModelConfig, TransformerConfig
 from wm_ros.training import policy as policy_module
 from wm_ros.training.policy import PolicyTask, horizon_steps
 from wm_ros.training.policy_batches import disturbed, observation
@@ -59,8 +59,9 @@ def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PolicyTask:
         token_history=(0, 2),
         state_every=2,
         joint_history=4,
+        past=PastConfig(commands=3, members=2, width=64, dropout=0.0),
         validation=0.25,
-        dropout=DropoutConfig(state=0.0, history=0.0),
+        dropout=DropoutConfig(state=0.0, history=0.0, commands=0.0),
         transformer=TransformerConfig(width=16, heads=2, layers=1, feedforward=32, dropout=0.0),
     )
     torch.manual_seed(0)
@@ -107,19 +108,41 @@ def test_the_target_encoder_is_not_trained_by_gradient(task: PolicyTask) -> None
     assert trained and not trained & {id(p) for p in task._objective.target.parameters()}
 
 
-def test_training_starts_no_worse_than_ridge(task: PolicyTask) -> None:
+def test_training_starts_from_what_the_past_says(task: PolicyTask) -> None:
     with torch.no_grad():
         log = task.validate([batch_of(task, list(range(5, 35)))])
-    assert log["action_mae@0.5s"] < 0.2 * log["hold_mae@0.5s"]  # a sine is linear in its past
+    assert log["action_mae@0.5s"] <= log["hold_mae@0.5s"]
+    assert log["heard_mae@0.5s"] < 0.95 * log["hold_mae@0.5s"]  # commands are a step ahead of joints
     assert log["latent_std"] > 0.01
 
 
+def test_hidden_and_missing_commands_are_not_heard(task: PolicyTask) -> None:
+    batch = batch_of(task, [0, 1, 10])  # the first command of an episode comes with its second step
+    seen = observation(batch, task.model, task.words)
+    assert seen.heard.tolist() == [False, True, True]
+    assert seen.commands_pad.tolist() == [[True] * 3, [True, True, False], [False] * 3]
+    assert not observation(
+        batch | {"hide_commands": torch.ones(3, 1, dtype=torch.bool)}, task.model, task.words
+    ).heard.any()
+
+
+def test_the_export_heeds_what_held_out_windows_gain_by(task: PolicyTask, tmp_path: Path) -> None:
+    with torch.no_grad():
+        task._head.action.bias += 50.0  # what only harms
+    task.export(tmp_path / "bundle", RunInfo("wm train policy", ["recordings"], ["Apache-2.0"], 0, 10, {}))
+    config, tensors = load_bundle(tmp_path / "bundle", "policy", PolicyModelConfig)
+    assert not tensors["model.past.heed"].any()
+    found = config.metrics["validation"]
+    assert found["heed_0"] == 0.0 and found["heeded_0"] == found["unheeded_0"]
+    assert found["action_mae@0.5s"] < 5.0  # the log is of what is exported; heeded, the error would be above 20
+
+
 def test_sensor_dropout_hides_what_it_says(task: PolicyTask) -> None:
-    everything = DropoutConfig(state=1.0, bev=1.0, history=1.0, joints=1.0)
+    everything = DropoutConfig(state=1.0, bev=1.0, history=1.0, joints=1.0, commands=1.0)
     batch = batch_of(task, list(range(5, 35)))
     torch.manual_seed(1)
     dropped = disturbed(batch, everything, ())
-    assert all(dropped[f"hide_{name}"].all() for name in ("state", "bev", "joints"))
+    assert all(dropped[f"hide_{name}"].all() for name in ("state", "bev", "joints", "commands"))
     assert dropped["pad"].any() and not dropped["pad"][:, -1].any()
     assert not batch["pad"].any()
 
@@ -143,7 +166,8 @@ def test_the_bundle_acts_and_holds_nothing_that_is_only_trained_with(task: Polic
     assert config.model.state_tokens_sha256 == "abc" and config.model.joint_names == NAMES
     assert not [name for name in tensors if "target" in name or "predictor" in name or "latent" in name]
     assert {name for name in tensors if name.startswith("baseline.")} == {
-        "baseline.ridge",
+        "baseline.ridge.0",
+        "baseline.ridge.0_commands",
         "baseline.phase_measured",
         "baseline.phase_commanded",
     }

@@ -2,8 +2,9 @@
 
 `action_mae@h`: mean absolute error in rad over the joints of the bundle and over all steps of the chunk up to h, as
 they would be executed. Truth is the command in force at each step's stamp; predictions whose steps reach beyond the
-last command are left out. All methods, `hold` too, see measured joints and no command. `hold_command`, which repeats
-the last command, sees more than the model and stands beside it as a stricter yardstick.
+last command are left out. Methods whose name says `command` see the commands sent so far, the others, `hold` too, see
+measured joints alone. The model sees commands where its bundle hears them; `hold_command`, which repeats the last one,
+stands beside every bundle as a stricter yardstick.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from wm_ros.bundle import load_bundle, select
+from wm_ros.bundle import load_bundle, load_weights, select
 from wm_ros.evaluation.scorer import Metric, Scorer, Scores
 from wm_ros.policy import baselines
 from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.context import Observation
 from wm_ros.policy.history import TOLERANCE_NS, History, grid_ns
+from wm_ros.policy.past import PastPath, Pasts
 from wm_ros.types import ActionChunk, JointCommand, Joints, PolicyPrediction, Prediction, Sample
 
 HORIZONS_S = (0.2, 0.5, 1.0)
 METHODS = ("model", "hold", "hold_command", "constant_velocity", "phase", "ridge")
+COMMANDED = ("constant_velocity_commands", "ridge_commands")  # where the bundle hears commands
 Double = NDArray[np.float64]
 
 
@@ -36,10 +42,17 @@ class PolicyScorer(Scorer):
         self.model = config.model
         self.fitted = {name: value.double().numpy() for name, value in select(tensors, "baseline").items()}
         self._columns: dict[tuple[str, ...], NDArray[np.int64] | None] = {}
+        self._past: Pasts | None = None
+        if self.model.past is not None:
+            self._past = Pasts(self.model, self.model.past)
+            load_weights(self._past, tensors, "model.past", bundle)
+            self._past.eval()
         self._history = History(self.model.joint_history / self.model.rate_hz + 1.0)
+        self._steps = self.model.past.commands if self.model.past is not None else 0
+        self._told = History(self._steps / self.model.rate_hz + 1.0)
         self._commands: list[tuple[int, NDArray[np.float32]]] = []
         self._chunks: list[ActionChunk] = []
-        self._seen: list[NDArray[np.float32]] = []
+        self._seen: list[Observation] = []
         self._first_ns, self._last_ns = 0, 0
 
     def observe(self, sample: Sample) -> None:
@@ -53,17 +66,26 @@ class PolicyScorer(Scorer):
             return
         if isinstance(sample, JointCommand):
             self._commands.append((sample.stamp_ns, position))
+            self._told.add(sample.stamp_ns, position)
         else:
             self._history.add(sample.stamp_ns, position)
 
     def predict(self, prediction: Prediction) -> None:
-        """Keep the chunk, and the joints that it was made from."""
+        """Keep the chunk, and the joints and commands that were known then."""
         if not isinstance(prediction, PolicyPrediction) or self._history.newest_ns is None:
             return
-        back = list(range(self.model.joint_history - 1, -1, -1))
-        joints, _, _ = self._history.at(grid_ns(prediction.stamp_ns, back, self.model.rate_hz))
         self._chunks.append(prediction.chunk)
-        self._seen.append(joints)
+        told: tuple[Tensor, ...] = ()
+        if self._steps:
+            told = self._at(self._told, prediction.stamp_ns, self._steps)
+        self._seen.append(
+            Observation(
+                *self._at(self._history, prediction.stamp_ns, self.model.joint_history),
+                torch.zeros(0),
+                *(None,) * 6,
+                *told,
+            )
+        )
 
     def finish(self) -> Scores:
         """Errors of every method on the predictions whose commands are all known."""
@@ -91,6 +113,13 @@ class PolicyScorer(Scorer):
 
     # ------------------------------------------------------------------------- parts
 
+    def _at(self, history: History, now_ns: int, steps: int) -> tuple[Tensor, Tensor]:
+        """(steps, J) values up to `now_ns`, and (steps,) where there was none."""
+        if history.newest_ns is None:
+            return torch.zeros(steps, len(self.model.joint_names)), torch.ones(steps, dtype=torch.bool)
+        values, pad, _ = history.at(grid_ns(now_ns, list(range(steps - 1, -1, -1)), self.model.rate_hz))
+        return torch.from_numpy(values), torch.from_numpy(pad)
+
     def _place(self, names: tuple[str, ...]) -> NDArray[np.int64] | None:
         """Columns of the bundle's joints among `names`, None where one is missing."""
         if names not in self._columns:
@@ -108,7 +137,9 @@ class PolicyScorer(Scorer):
 
     def _methods(self, stamps: NDArray[np.int64], offsets_s: Double) -> dict[str, Double]:
         """Chunks (n, F, J) of the model and of each baseline."""
-        joints = np.stack(self._seen).astype(np.float64)
+        fields = zip(*self._seen, strict=True)
+        seen = Observation._make(None if parts[0] is None else torch.stack(parts) for parts in fields)
+        joints = seen.joints.double().numpy()
         steps = len(offsets_s)
         length_s = max((self._last_ns - self._first_ns) / 1e9, 1e-9)
         now = (stamps - self._first_ns) / 1e9
@@ -119,16 +150,40 @@ class PolicyScorer(Scorer):
             baselines.hold(joints, steps),
             np.repeat(last_command[:, None], steps, axis=1),
             baselines.constant_velocity(joints, steps),
-            baselines.phase_way(
-                joints[:, -1],
-                now / length_s,
-                (now[:, None] + offsets_s) / length_s,
-                self.fitted["phase_measured"],
-                self.fitted["phase_commanded"],
-            ),
-            baselines.ridge(joints, self.fitted["ridge"]),
+            self._phase(seen, now / length_s, (now[:, None] + offsets_s) / length_s),
+            self._ridge(seen._replace(commands=None, commands_pad=None)),
         )
-        return dict(zip(METHODS, chunks, strict=True))
+        methods = dict(zip(METHODS, chunks, strict=True))
+        if seen.commands is not None and seen.commands_pad is not None:
+            known = torch.where(seen.commands_pad[..., None], seen.joints[:, -1:], seen.commands).double().numpy()
+            velocity = baselines.constant_velocity(known, steps, baselines.COMMANDS_DAMPING, baselines.COMMANDS_BACK)
+            methods |= dict(zip(COMMANDED, (velocity, self._ridge(seen)), strict=True))
+        return methods
+
+    def _phase(self, seen: Observation, now: Double, later: Double) -> Double:
+        """As the mean episode of the kind of recording that each moment looks like."""
+        joints = seen.joints[:, -1].double().numpy()
+        fitted = [self.fitted[f"phase_{what}"] for what in ("measured", "commanded")]
+        if self._past is None:
+            return baselines.phase_way(joints, now, later, *fitted)
+        kinds = self._past.kind(seen.joints).numpy()
+        chunks = np.empty((*later.shape, joints.shape[1]))
+        for kind in np.unique(kinds):
+            own = kinds == kind
+            chunks[own] = baselines.phase_way(joints[own], now[own], later[own], *(means[kind] for means in fitted))
+        return chunks
+
+    def _ridge(self, seen: Observation) -> Double:
+        joints = seen.joints.double().numpy()
+        if self._past is None:
+            return baselines.ridge(joints, self.fitted["ridge"])
+
+        def linear(path: PastPath, inputs: Tensor, name: str) -> Tensor:
+            coefficients = torch.from_numpy(self.fitted[f"ridge.{name}"])
+            return (coefficients[0] + inputs.double() @ coefficients[1:]).unflatten(1, path.size)
+
+        chunk: Double = joints[:, -1:] + self._past.routed(seen, linear).numpy()
+        return chunk
 
     def _picture(self, stamps: NDArray[np.int64], chunks: Double) -> NDArray[np.uint8]:
         """The six joints that moved most: what was commanded, and every seventh chunk."""

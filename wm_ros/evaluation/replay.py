@@ -51,9 +51,20 @@ class Evaluation:
 
 
 class Pipeline:
-    """The capabilities wired as the nodes are: tokens of `state` and `lidar` are samples for `future` and `policy`."""
+    """The capabilities wired as the nodes are: tokens of `state` and `lidar` are samples for `future` and `policy`.
 
-    def __init__(self, names: Iterable[str], bundles: dict[str, Path], device: str = "cpu") -> None:
+    Args:
+        without: sample types that no capability is given.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        bundles: dict[str, Path],
+        device: str = "cpu",
+        without: frozenset[type[Sample]] = frozenset(),
+    ) -> None:
+        self.without = without
         self.names = [name for name in NAMES if name in set(names)]
         self.bundles, self.device = bundles, device
         for name in self.names:
@@ -70,6 +81,8 @@ class Pipeline:
     def step(self, sample: Sample) -> Iterator[tuple[Sample, str, Prediction | None]]:
         """Give `sample`, then for each capability that it triggers its prediction, then the tokens that follow."""
         yield sample, "", None
+        if type(sample) in self.without:
+            return
         derived: list[Sample] = []
         for name in self.names:
             if not isinstance(sample, self.inputs[name]):
@@ -103,16 +116,18 @@ def evaluate(
     bundles: dict[str, str] | None = None,
     threads: int = 1,
     device: str = "cpu",
+    without: Iterable[str] = (),
     progress: Callable[[list[Episode]], Iterable[Episode]] = lambda episodes: episodes,
 ) -> Evaluation:
     """Run the capabilities over every episode of `sources`; write metrics.json, results.jsonl and report.html to `out`.
 
     Args:
         bundles: capability → bundle folder or name; the shipped lite bundles by default.
+        without: topics that the capabilities are not given; what they say is scored against all of them nevertheless.
         progress: wraps the list of episodes, for a progress bar.
 
     Raises:
-        UserError: a source cannot be read or feeds no capability.
+        UserError: a source cannot be read or feeds no capability; `without` names no topic.
     """
     found = [episode for source in sources for episode in episodes(source)]
     names, chosen = list(names), bundles or {}
@@ -120,7 +135,8 @@ def evaluate(
     folders |= {name: bundle_path(f"{name}-lite") for name in names if name not in chosen}
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    pipeline = Pipeline(names, folders, device)
+    hidden = sorted(set(without))
+    pipeline = Pipeline(names, folders, device, frozenset(map(_sample_type, hidden)))
     metrics: dict[str, list[list[Metric]]] = {name: [] for name in names}
     counts = dict.fromkeys(names, 0)
     pictures: dict[str, NDArray[np.uint8]] = {}
@@ -156,6 +172,7 @@ def evaluate(
     report: dict[str, Any] = {
         "schema": 1,
         "inputs": [episode.name for episode in found],
+        **({"without": hidden} if hidden else {}),
         "capabilities": {
             name: {"predictions": counts[name], "metrics": summarise(metrics[name])} for name in names if counts[name]
         },
@@ -166,8 +183,17 @@ def evaluate(
     (out / "metrics.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     from wm_ros.evaluation.report import write_report
 
-    write_report(out / "report.html", "Offline evaluation", report, pictures)
+    lead = f"The capabilities were not given {', '.join(hidden)}." if hidden else ""
+    write_report(out / "report.html", "Offline evaluation", report, pictures, lead=lead)
     return Evaluation(report, pictures, metrics)
+
+
+def _sample_type(topic: str) -> type[Sample]:
+    """What a message of a topic becomes."""
+    known = {t.name: t.sample for inputs in topics.INPUTS.values() for t in inputs if t.sample is not None}
+    if topic not in known:
+        raise UserError(f"without: '{topic}' is not a topic that a node hears; choose among {', '.join(sorted(known))}")
+    return known[topic]
 
 
 def _why(name: str, seen: set[type[Sample]], pipeline: Pipeline) -> str:

@@ -19,7 +19,7 @@ from wm_ros.policy.execution import ExecutionConfig
 from wm_ros.policy.executor import Command, Executor
 from wm_ros.policy.limit_files import limits_of
 from wm_ros.topics import JOINT_STATES
-from wm_ros.types import ActionChunk, Instruction, Joints, Sample
+from wm_ros.types import ActionChunk, Instruction, JointCommand, Joints, Sample
 
 if TYPE_CHECKING:
     from wm_ros.nodes.policy import Policy
@@ -74,7 +74,7 @@ class Control:
 
     def take(self, sample: Sample) -> None:
         """A sample that passed the node's checks."""
-        if isinstance(sample, Joints):
+        if isinstance(sample, Joints) and not isinstance(sample, JointCommand):
             self._judge(self.executor.observe(sample, self.node.now_ns(), time.monotonic()), JOINT_STATES.name)
         self.background.put(sample)
 

@@ -24,12 +24,13 @@ from wm_ros.paths import bundle_path
 from wm_ros.policy.capability import Policy as PolicyCapability
 from wm_ros.policy.executor import Command
 from wm_ros.policy.imagination import Imagination, ImaginationConfig
-from wm_ros.topics import ACTION_CHUNK, ACTION_STEP, BEV_TOKENS, Topic
+from wm_ros.topics import ACTION_CHUNK, ACTION_STEP, BEV_TOKENS, JOINT_COMMANDS, Topic
 from wm_ros.types import (
     ActionChunk,
     BevTokens,
     Frame,
     Instruction,
+    JointCommand,
     Joints,
     PolicyPrediction,
     Prediction,
@@ -48,7 +49,7 @@ class Policy(CapabilityNode):
 
     name = "policy"
     capability_name = "policy"
-    optional_inputs = (BevTokens, Instruction)
+    optional_inputs = (BevTokens, Instruction, JointCommand)
 
     def __init__(self, **options: Any) -> None:
         self._joints: Joints | None = None
@@ -117,12 +118,15 @@ class Policy(CapabilityNode):
     # ------------------------------------------------------------------ input
 
     def watched(self) -> list[str]:
-        """A robot without a LiDAR has no BEV tokens; once they have come they are expected again."""
-        return [name for name in super().watched() if name != BEV_TOKENS.name or name in self.heard_s]
+        """A robot without a LiDAR has no BEV tokens; once they have come they are expected again. Commands need not
+        come: who executes chunks says them, or nobody does."""
+        names = [name for name in super().watched() if name != JOINT_COMMANDS.name]
+        return [name for name in names if name != BEV_TOKENS.name or name in self.heard_s]
 
     def on_sample(self, topic: Topic, sample: Sample, received_s: float) -> None:
-        if isinstance(sample, Joints) and np.isfinite(sample.position_rad).all():
-            self._joints = sample
+        measured = None if isinstance(sample, JointCommand) else sample  # a command is a kind of Joints
+        if isinstance(measured, Joints) and np.isfinite(measured.position_rad).all():
+            self._joints = measured
         if self._control is None:
             super().on_sample(topic, sample, received_s)
             return

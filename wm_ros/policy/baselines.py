@@ -1,7 +1,8 @@
-"""What a chunk must beat. All see the measured joints only, as the policy does, and no command.
+"""What a chunk must beat. All see the measured joints only, unless they are given commands in their place.
 
     hold               the measured joints stay where they are
-    constant_velocity  mean speed of the last three measurements, damped by 0.9 per step
+    constant_velocity  mean speed of the last three measurements, damped by 0.9 per step; of commands that of the
+                       last two, damped by 0.8
     phase              the mean way from this phase of an episode to the later one (knows how long the episode is)
     ridge              linear in the last `joint_history` measurements, fitted by ridge regression
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 Double = NDArray[np.float64]
 
-DAMPING = 0.9
+DAMPING = 0.9  # that of joints; of commands 0.8 and two of them are nearer
+COMMANDS_DAMPING, COMMANDS_BACK = 0.8, 1
 PHASES = 101
 
 
@@ -26,11 +28,11 @@ def hold(joints: Double, steps: int) -> Double:
     return np.repeat(joints[:, -1:], steps, axis=1)
 
 
-def constant_velocity(joints: Double, steps: int) -> Double:
-    """Damped extrapolation of the last three measurements (fewer where there are fewer)."""
-    back = min(2, joints.shape[1] - 1)
+def constant_velocity(joints: Double, steps: int, damping: float = DAMPING, back: int = 2) -> Double:
+    """Damped extrapolation of the last measurement and that `back` steps before it (fewer where there are fewer)."""
+    back = min(back, joints.shape[1] - 1)
     speed = (joints[:, -1] - joints[:, -1 - back]) / max(back, 1)
-    reach = np.cumsum(DAMPING ** np.arange(1, steps + 1))
+    reach = np.cumsum(damping ** np.arange(1, steps + 1))
     chunk: Double = joints[:, -1:] + speed[:, None] * reach[:, None]
     return chunk
 

@@ -39,6 +39,22 @@ class CameraConfig(StrictModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
+class PastConfig(StrictModel):
+    """What is said by the past alone, before anything else (`wm_ros.policy.past`).
+
+    Attributes:
+        commands: steps of commands that it hears where there are any, the last one in force now; 0 = hears none.
+        members: MLPs of each path, at least two. width, dropout: of each.
+        kinds: of recordings, told apart by where the joints are; training has one for each source.
+    """
+
+    commands: int = Field(default=0, ge=0)
+    members: int = Field(default=5, ge=2)
+    width: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    kinds: int = Field(default=1, ge=1)
+
+
 class PolicyModelConfig(StrictModel):
     """Architecture and preprocessing of `policy`; ACT-JEPA (arXiv 2501.14622) at a small size.
 
@@ -51,6 +67,7 @@ class PolicyModelConfig(StrictModel):
         relative: whether commands are learned as what is added to the measured joints, or as they are.
         token_history: which state tokens it sees, in steps back; none where it sees images itself.
         cameras: whose images it sees.
+        past: what is fitted on measured joints and commands alone, before the rest; none where images say more.
         does_without: what may fall silent: joints, or a camera while another one sees. It was trained for that.
         state_tokens, state_width: shape of one state. bev_tokens, bev_width: of the BEV tokens; 0 = trained without.
         state_tokens_sha256: `tokens_sha256` of the state bundle whose tokens it was trained on.
@@ -66,6 +83,7 @@ class PolicyModelConfig(StrictModel):
     relative: bool = True
     token_history: tuple[int, ...] = (0, 3, 7)
     cameras: CameraConfig = CameraConfig()
+    past: PastConfig | None = None
     does_without: tuple[Camera | Literal["joints"], ...] = ()
     state_tokens: int = Field(default=2, ge=1)
     state_width: int = Field(default=128, ge=1)
@@ -82,4 +100,6 @@ class PolicyModelConfig(StrictModel):
             raise ValueError("it sees either images (cameras.names) or state tokens (token_history), and one of them")
         if self.relative and "joints" in self.does_without:
             raise ValueError("does_without: commands that are relative to the joints cannot do without joints")
+        if self.past is not None and (self.decoder != "regression" or not self.relative):
+            raise ValueError("past: goes with decoder: regression and relative: true, it says how far joints will go")
         return self

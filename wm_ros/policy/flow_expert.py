@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from wm_ros.nn.flow import Velocity
 from wm_ros.policy.config import PolicyModelConfig
+from wm_ros.policy.context import positions
 
 
 class FlowExpert(nn.Module):
-    """Velocity of a noisy chunk, given the context. Chunks are normalised as by `PolicyHead.normalised`."""
+    """Velocity of a noisy chunk, given the context. Chunks are normalised as by `PolicyHead.change`."""
 
     def __init__(self, config: PolicyModelConfig) -> None:
         super().__init__()
@@ -33,8 +34,6 @@ class FlowExpert(nn.Module):
 
         `unknown`: (B, F) bool, in training, steps without a command: the others do not look at them.
         """
-        from wm_ros.policy.head import positions  # the head imports this file
-
         # Where nothing is known nothing is learned; attention still needs something to look at.
         hidden = None if unknown is None else unknown & ~unknown.all(1, keepdim=True)
 

@@ -34,7 +34,8 @@ from wm_ros.errors import UserError
 from wm_ros.nn.instruction import open_words
 from wm_ros.nn.preprocessing import resize_area, to_uint8
 from wm_ros.policy.config import PolicyModelConfig
-from wm_ros.policy.head import Observation, PolicyHead, masked_l1
+from wm_ros.policy.context import Observation
+from wm_ros.policy.head import PolicyHead, masked_l1
 from wm_ros.policy.normalise import Feature, Kind, Mode
 
 Looks = tuple[Tensor | None, ...]
@@ -235,7 +236,7 @@ class LeRobotPolicy(nn.Module):
 
     def _observation(self, joints: Tensor, pad: Tensor, looks: list[Looks], batch: Mapping[str, Any]) -> Observation:
         model, count = self.config.model, len(joints)
-        device = self.head.inertia.weight.device
+        device = self.head.context.kind.device
         task = batch.get(TASK, "")
         texts = [task] * count if isinstance(task, str) else list(task)
         seen = Observation(

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wm_ros.policy.config import PolicyModelConfig
-from wm_ros.policy.head import ContextEncoder, Observation, masked_l1, positions
+from wm_ros.policy.context import ContextEncoder, Observation, positions
+from wm_ros.policy.head import masked_l1
 
 DISCOUNT = 0.9
 

@@ -23,6 +23,7 @@ from wm_ros.training import policy_batches as batches_of
 from wm_ros.training.policy_batches import no_command, policy_windows, sampled
 from wm_ros.training.policy_card import policy_card
 from wm_ros.training.policy_config import PolicyTrainConfig
+from wm_ros.training.policy_past import calibrate, fit_pasts
 from wm_ros.training.state_tokens import state_tokens
 from wm_ros.training.task import RunInfo, Task
 from wm_ros.training.windows import Aligned, align, split_episodes
@@ -57,8 +58,10 @@ class PolicyTask(Task):
         head, fit = PolicyHead(self.model), sampled(self.train_set)
         batches_of.normalise(head, fit)
         self.fitted = self._fit_baselines(fit)
-        if config.start_linear:
-            head.start_from(torch.from_numpy(self.fitted["ridge"]).float())
+        if head.past is not None and self.model.past is not None:
+            every = batches_of.past_windows(self.train_set)
+            ridge = fit_pasts(head.past, every, self.model.joint_history, self.model.past, seed)
+            self.fitted |= {f"ridge.{name}": coefficients.numpy() for name, coefficients in ridge.items()}
         for part in head.modules():
             if isinstance(part, ImageEncoder):
                 part.arithmetic = getattr(torch, config.arithmetic)
@@ -101,19 +104,22 @@ class PolicyTask(Task):
             self._objective.follow(self._head.context, (step + 1) / self.config.steps)
 
     def validate(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean absolute error of the chunk up to each horizon, that of holding still, and the spread of the targets."""
+        """Mean absolute error of the chunk up to each horizon, without commands and, where it hears them, with; that
+        of holding still; and the spread of the targets."""
         sums: dict[str, float] = {}
         spread, count = 0.0, 0
         total = dict.fromkeys(HORIZONS_S, 0.0)
         for batch in batches:
             seen = batches_of.observation(batch, self.model, self.words)
-            chunk = self._head(seen)
+            chunks = {"action": self._head(seen._replace(commands=None, commands_pad=None))}
+            if seen.commands is not None:
+                chunks["heard"] = self._head(seen)
             truth, padded = batch["commands_future"].nan_to_num(), no_command(batch)
             for horizon in HORIZONS_S:
                 steps = horizon_steps(horizon, self.model.rate_hz)
                 keep = (~padded[:, :steps])[..., None]
                 total[horizon] += float(keep.sum())
-                for method, guess in (("action", chunk), ("hold", batch["joints"][:, -1:])):
+                for method, guess in (*chunks.items(), ("hold", batch["joints"][:, -1:])):
                     error = ((guess - truth).abs()[:, :steps] * keep).mean(-1).sum()
                     key = f"{method}_mae@{horizon:g}s"
                     sums[key] = sums.get(key, 0.0) + float(error)
@@ -126,17 +132,27 @@ class PolicyTask(Task):
 
     def export(self, out: Path, run: RunInfo) -> None:
         """Write head and baselines to a bundle; the objective stays behind."""
+        log = run.log
+        self.modules.eval()
+        if self._head.past is not None:
+            held_out = batches_of.sampled(self.validation_set)
+            seen = batches_of.observation(held_out, self.model, self.words)
+            facts = calibrate(self._head, seen, held_out["commands_future"].nan_to_num(), no_command(held_out))
+            with torch.no_grad():
+                log = log | self.validate([held_out]) | facts
         config = BundleConfig[PolicyModelConfig](
             capability="policy",
             name=self.config.name,
             model=self.model,
             training=run.record(),
-            metrics={"validation": run.log},
+            metrics={"validation": log},
         )
+        precision = small if self._head.past is not None else lambda value: value
         tensors = {f"model.{name}": value for name, value in self._head.state_dict().items()}
         tensors |= {
             f"baseline.{name}": torch.from_numpy(value.astype(np.float32)) for name, value in self.fitted.items()
         }
+        tensors = {name: precision(value) for name, value in tensors.items()}
         save_bundle(out, config, tensors, policy_card(config, self.config, len(self.train_set)))
 
     # ------------------------------------------------------------------------- parts
@@ -175,12 +191,20 @@ class PolicyTask(Task):
             bev_tokens=bev[0],
             bev_width=bev[1],
             state_tokens_sha256=self.state_sha256,
+            past=None if config.past is None else config.past.model_copy(update={"kinds": len(aligned)}),
             language=noted(config.language),
             **{name: getattr(config, name) for name in SAME},
         )
 
     def _fit_baselines(self, train: dict[str, Tensor]) -> dict[str, Any]:
-        """`ridge` coefficients (strength chosen on validation episodes) and the mean episode for `phase`."""
+        """`ridge` coefficients (strength chosen on validation episodes) and the mean episode for `phase`.
+
+        Where there are paths of the past, each has a ridge of its own, and each kind a mean episode.
+        """
+        alike = self.model.past is None
+        return ({"ridge": self._ridge(train)} if alike else {}) | self._mean_episodes(alike)
+
+    def _ridge(self, train: dict[str, Tensor]) -> Any:
         history, validation = self.model.joint_history, sampled(self.validation_set)
 
         def arrays(batch: dict[str, Tensor]) -> tuple[Any, Any, Any]:
@@ -194,18 +218,23 @@ class PolicyTask(Task):
         joints, truth, weight = arrays(validation)
         fits = [baselines.fit_ridge(*arrays(train), strength) for strength in RIDGE_STRENGTHS]
         errors = [float((np.abs(baselines.ridge(joints, f) - truth).mean(-1) * weight).sum()) for f in fits]
-        whole: dict[str, list[Any]] = {"joints": [], "commands": []}
+        return fits[int(np.argmin(errors))]
+
+    def _mean_episodes(self, alike: bool) -> dict[str, Any]:
+        """(kinds, PHASES, J) of joints and of commands, (PHASES, J) where all sources are `alike`."""
+        kinds = 1 if alike else len(self.train_set.sources)
+        whole: dict[str, list[list[Any]]] = {name: [[] for _ in range(kinds)] for name in ("joints", "commands")}
         for number, episode in np.unique(self.train_set.index[:, :2], axis=0):
             source = self.train_set.sources[number]
             steps = slice(source.starts[episode], source.starts[episode + 1])
             known = np.isfinite(source["commands"][steps]).all(1)
             if known.sum() > 1:
                 for name, values in whole.items():
-                    values.append(np.asarray(source[name][steps], np.float64)[known])
+                    values[0 if alike else number].append(np.asarray(source[name][steps], np.float64)[known])
         return {
-            "ridge": fits[int(np.argmin(errors))],
-            "phase_measured": baselines.fit_phase(whole["joints"]),
-            "phase_commanded": baselines.fit_phase(whole["commands"]),
+            name: means[0] if alike else np.stack(means)
+            for name, field in (("phase_measured", "joints"), ("phase_commanded", "commands"))
+            for means in [[baselines.fit_phase(episodes) for episodes in whole[field]]]
         }
 
 
@@ -214,6 +243,11 @@ SAME = (
     *("decoder", "flow_steps", "relative", "does_without", "stale_s", "transformer"),
 )
 """Fields that the model's configuration takes over from that of the training."""
+
+
+def small(value: Tensor) -> Tensor:
+    """Weights in half precision, which is more than they are known by; constants and biases as they are."""
+    return value.half() if value.dim() > 1 and value.is_floating_point() else value
 
 
 def horizon_steps(horizon_s: float, rate_hz: float) -> int:

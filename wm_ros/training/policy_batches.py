@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from wm_ros.policy.config import PolicyModelConfig
-from wm_ros.policy.head import Observation, PolicyHead
+from wm_ros.policy.context import Observation
+from wm_ros.policy.head import PolicyHead
 from wm_ros.policy.objectives import Future
 from wm_ros.training.policy_config import DropoutConfig, PolicyTrainConfig
 from wm_ros.training.windows import Aligned, Windows
@@ -21,7 +22,8 @@ FIELDS = {"image": "frames", "wrist_image": "wrist"}
 
 def policy_windows(chosen: list[tuple[Aligned, list[int]]], config: PolicyTrainConfig, stride: int = 1) -> Windows:
     """Windows with what the head is to see, and what the objective is to foresee."""
-    history = max(config.joint_history, max(config.token_history, default=0) + 1)
+    commands = config.past.commands if config.past is not None else 0
+    history = max(config.joint_history, max(config.token_history, default=0) + 1, commands)
     past: tuple[str, ...] = ("joints", "commands", *(("tokens",) if config.token_history else ()))
     if all("bev" in source.arrays for source, _ in chosen):
         past += ("bev",)
@@ -31,6 +33,15 @@ def policy_windows(chosen: list[tuple[Aligned, list[int]]], config: PolicyTrainC
     return Windows(
         chosen, history, config.chunk_steps, past, ("joints", "commands"), stride, now=now, later=later if now else ()
     )
+
+
+def past_windows(windows: Windows) -> Batch:
+    """Every step of the episodes of `windows` once, as one batch of joints and commands alone."""
+    episodes = np.unique(windows.index[:, :2], axis=0)
+    chosen = [(source, episodes[episodes[:, 0] == number, 1].tolist()) for number, source in enumerate(windows.sources)]
+    plain = Windows(chosen, windows.history, windows.future, ("joints", "commands"), ("commands",))
+    batch: Batch = torch.utils.data.default_collate([plain[item] for item in range(len(plain))])
+    return batch
 
 
 def balance(windows: Windows, every: int) -> None:
@@ -89,6 +100,11 @@ def observation(batch: Batch, config: PolicyModelConfig, words: Tensor) -> Obser
     if "bev" in batch:
         tokens = batch["bev"][:, -1]
         bev, bev_pad = tokens.nan_to_num(), _hidden(batch, "bev")[:, 0] | tokens.isnan().flatten(1).any(-1)
+    commands, commands_pad = None, None
+    if config.past is not None and config.past.commands:
+        commands = batch["commands"][:, -config.past.commands :]
+        commands_pad = batch["pad"][:, -config.past.commands :] | commands.isnan().any(-1) | _hidden(batch, "commands")
+        commands = commands.nan_to_num()
     if config.cameras.names:
         fields = [FIELDS[name] for name in config.cameras.names]
         images = torch.stack([batch[field] for field in fields], 1).permute(0, 1, 4, 2, 3)
@@ -103,6 +119,8 @@ def observation(batch: Batch, config: PolicyModelConfig, words: Tensor) -> Obser
         bev_pad,
         images,
         images_pad,
+        commands,
+        commands_pad,
     )
 
 
@@ -135,6 +153,7 @@ def disturbed(batch: Batch, dropout: DropoutConfig, cameras: tuple[str, ...]) ->
         "hide_state": drawn(dropout.state),
         "hide_bev": drawn(dropout.bev),
         "hide_joints": drawn(dropout.joints),
+        "hide_commands": drawn(dropout.commands),
     }
     if cameras:
         hidden = drawn(dropout.camera, len(cameras))

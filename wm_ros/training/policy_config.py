@@ -9,7 +9,7 @@ from pydantic import Field
 from wm_ros.bundle import StrictModel
 from wm_ros.kinematics import G1_JOINTS
 from wm_ros.nn.instruction import LanguageConfig
-from wm_ros.policy.config import Camera, CameraConfig, TransformerConfig
+from wm_ros.policy.config import Camera, CameraConfig, PastConfig, TransformerConfig
 from wm_ros.training.grid import RATE_HZ
 from wm_ros.training.task import TrainConfig
 
@@ -36,7 +36,7 @@ class DropoutConfig(StrictModel):
     """Shares of training windows that must do without something, and how what is left is disturbed.
 
     Attributes:
-        state, bev, joints: without it. camera: of each camera; where all would go, all stay.
+        state, bev, joints, commands: without it. camera: of each camera; where all would go, all stay.
         history: whose history begins later. joint_noise: added to measured joints, in their unit.
         colour: brightness and contrast of each channel are changed by up to this share. shift_px: images are moved by
             up to so many pixels.
@@ -45,6 +45,7 @@ class DropoutConfig(StrictModel):
     state: float = Field(default=0.1, ge=0, le=1)
     bev: float = Field(default=0.5, ge=0, le=1)
     joints: float = Field(default=0.0, ge=0, le=1)
+    commands: float = Field(default=0.5, ge=0, le=1)
     camera: float = Field(default=0.0, ge=0, le=1)
     history: float = Field(default=0.1, ge=0, le=1)
     joint_noise: float = Field(default=0.0, ge=0)
@@ -62,8 +63,8 @@ class PolicyTrainConfig(TrainConfig):
             state, and are as many as those with. `token_history` must be multiples of it.
         joint_names: of the robot, in the order of the chunk. rate_hz: of the grid and of the chunk.
         decoder, flow_steps, relative, does_without, stale_s: as in `PolicyModelConfig`.
+        past: fitted on measured joints and commands alone, before the rest; none by default.
         balanced: each joint and step of the chunk counts alike in the loss; else each radian does.
-        start_linear: begin at a linear model of the history of joints.
         arithmetic: of the convolutions while training; bfloat16 takes half the time where the processor has it.
         validation: share of episodes held out, at least one of each source.
     """
@@ -80,6 +81,7 @@ class PolicyTrainConfig(TrainConfig):
     decoder: Literal["regression", "flow"] = "regression"
     flow_steps: int = Field(default=5, ge=1)
     relative: bool = True
+    past: PastConfig | None = None
     does_without: tuple[Camera | Literal["joints"], ...] = ()
     stale_s: float = Field(default=0.5, gt=0)
     transformer: TransformerConfig = TransformerConfig()
@@ -87,6 +89,5 @@ class PolicyTrainConfig(TrainConfig):
     objective: ObjectiveConfig = ObjectiveConfig()
     dropout: DropoutConfig = DropoutConfig()
     balanced: bool = False
-    start_linear: bool = True
     arithmetic: Literal["float32", "bfloat16"] = "float32"
     validation: float = Field(default=0.1, gt=0, lt=1)
