@@ -130,6 +130,7 @@ def foresee(
         names = {name: bundle_path(name) for name in bundles}
         metrics = run(names, data, test, folder / "cache")
         report = {"schema": 1, "bundles": bundles, "metrics": metrics}
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "foresee.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     table = Table("", *(f"{name} {entry['unit']}" for name, entry in metrics.items()))
     table.add_row(bundles[0], *(f"{entry['value']:.4f}" for entry in metrics.values()), style="bold")

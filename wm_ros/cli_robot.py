@@ -164,6 +164,7 @@ def delays(
             image_every,
         )
         report = {"schema": 1, "policy": policy, "tasks": tasks, "seeds": [seed, seed + episodes - 1], "delays": found}
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "delays.json").write_text(json.dumps(report, indent=1) + "\n")
     table = Table("delay", "strategy", "success", "95 % interval", "jerk m/s³", "safe commands")
     for delay, row in found.items():
