@@ -281,9 +281,11 @@ def test_paths_are_fitted_to_their_own_sources_and_told_apart_by_joints():
     seen = observation(len(batch["source"]))._replace(joints=batch["joints"], joints_pad=batch["pad"])
     assert pasts.kind(seen.joints).tolist() == batch["source"].tolist()
     told_too = seen._replace(commands=batch["commands"][:, -COMMANDS:], commands_pad=batch["pad"][:, -COMMANDS:])
-    for given in (seen, told_too):
-        found = seen.joints[:, -1:] + pasts(given)[0]
-        assert (found - batch["commands_future"]).abs().mean() < 0.05
+    truth, now = batch["commands_future"], seen.joints[:, -1:]
+    # Each path against what it starts from: holding the joints, and repeating the last command (noise in here).
+    for given, start in ((seen, now), (told_too, batch["commands"][:, -1:])):
+        error = (now + pasts(given)[0] - truth).abs().mean()
+        assert error < 0.75 * (start - truth).abs().mean()
 
 
 def test_what_makes_held_out_windows_worse_is_not_heeded_and_what_helps_is():
