@@ -12,6 +12,7 @@ run time, so it costs nothing there.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ class Future(NamedTuple):
     later: tuple[Observation, ...] = ()
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """An auxiliary loss on the context, with the target encoder that it needs.
 
     Args:
@@ -52,9 +53,9 @@ class Objective(nn.Module):
         self.momentum = momentum
         self.target = copy.deepcopy(context).requires_grad_(False)
 
+    @abstractmethod
     def forward(self, context: Tensor, pad: Tensor, seen: Observation, future: Future) -> Tensor:
         """Context tokens (B, K, width), their mask (B, K), what was seen and what came → scalar."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Objective:
         """The target has no dropout, ever."""
