@@ -17,7 +17,7 @@ ROWS = (
     ("future", "frame_psnr_moving@1.0s", "copy_last", "frame at 1.0 s while the hand moves, PSNR"),
     ("future", "frame_psnr@1.0s", "copy_last", "the same over all frames"),
     ("policy", "action_mae@0.5s", "hold", "action chunk to 0.5 s, mean error"),
-    ("policy", "action_mae@0.5s", "ridge", "the same, against the strongest baseline"),
+    ("policy", "action_mae@0.5s", "ridge_commands", "the same, against the strongest baseline"),
 )
 
 
