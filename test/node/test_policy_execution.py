@@ -303,10 +303,8 @@ def test_a_broken_urdf_is_refused_with_one_line(bench, tmp_path):
 
 
 def test_limits_of_a_urdf_hold_on_the_wire(bench, tmp_path):
-    rows = [
-        f'<joint name="{name}" type="revolute"><limit lower="0.0995" upper="0.1005" velocity="0.002" effort="1"/></joint>'
-        for name in G1_JOINTS
-    ]
+    limit = '<limit lower="0.0995" upper="0.1005" velocity="0.002" effort="1"/>'
+    rows = [f'<joint name="{name}" type="revolute">{limit}</joint>' for name in G1_JOINTS]
     (tmp_path / "robot.urdf").write_text(f"<robot name='g1'>{''.join(rows)}</robot>")
     robot = Robot(bench, urdf=str(tmp_path / "robot.urdf")).moving()
     robot.run(1.0)
