@@ -1,7 +1,6 @@
 """From an image to one token, by a small convolutional network (that of Mnih et al. 2015, with a projection).
 
-Small on purpose: it has to be learned from a few dozen demonstrations, and a robot has two CPU cores. On the same
-demonstrations and in the same time a deeper network, or keypoints by a spatial softmax, learned less.
+Small on purpose: it has to be learned from a few dozen demonstrations, and a robot has two CPU cores.
 """
 
 from __future__ import annotations

@@ -173,13 +173,15 @@ def _policy(options: RolloutOptions) -> Iterator[Callable[[], None]]:
     from wm_ros.nodes.board import Board
     from wm_ros.nodes.supervisor import Supervisor, node_command
     from wm_ros.paths import CONFIG, bundle_path
+    from wm_ros.policy.checkpoint import bare_head, is_checkpoint
     from wm_ros.policy.config import PolicyModelConfig
     from wm_ros.up import check, overriding
 
     params = CONFIG / "wm.yaml"
-    config, _ = load_bundle(bundle_path(options.policy), "policy", PolicyModelConfig)
+    path = bundle_path(options.policy)
+    model = bare_head(path)[0] if is_checkpoint(path) else load_bundle(path, "policy", PolicyModelConfig)[0].model
     nodes, bundles = ["policy"], {"policy": options.policy}
-    if config.model.token_history:
+    if model.token_history:
         nodes, bundles = ["state_tokenizer", *nodes], bundles | {"state": options.state}
     chosen = check(params, nodes, bundles)
     if options.lock_step:  # the robot stands still while it waits: silence by the wall clock means nothing
