@@ -28,8 +28,8 @@ def fit_held_out(
     """Train `network` until `error` has not fallen for PATIENCE looks; it is left at its best, not to be trained on.
 
     Args:
-        count: number of examples. loss: of a batch, given its rows (BATCH,). error: of the held-out examples; it is
-            called in evaluation mode. seed: of the order of the examples.
+        count: number of examples; without any it is left as it is. loss: of a batch, given its rows (BATCH,).
+        error: of the held-out examples; it is called in evaluation mode. seed: of the order of the examples.
 
     Returns:
         steps after which it was best, 0 where held-out examples never gained.
@@ -40,7 +40,7 @@ def fit_held_out(
     order = torch.Generator().manual_seed(seed)
     network.eval()
     best, kept, best_step = error(), _copy(network), 0
-    for step in range(1, MOST_STEPS + 1):
+    for step in range(1, MOST_STEPS + 1 if count else 1):
         network.train()
         batch_loss = loss(torch.randint(count, (BATCH,), generator=order))
         optimiser.zero_grad()
