@@ -112,3 +112,15 @@ def test_the_target_never_drops_out() -> None:
 
 def test_acting_needs_nothing_of_the_latent_part() -> None:
     assert not [name for name in make_head().state_dict() if "target" in name or "predict" in name]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_settled_head_acts_alike_and_learning_forgets(layers: int) -> None:
+    sizes = CONFIG.transformer.model_copy(update={"decoder_layers": layers})
+    head, seen = make_head(CONFIG.model_copy(update={"transformer": sizes})), observation()
+    before = head(seen)
+    torch.testing.assert_close(head.settle()(seen), before)
+    with torch.no_grad():
+        head.queries.add_(torch.randn_like(head.queries))
+    torch.testing.assert_close(head(seen), before)  # what the queries say is kept
+    assert not torch.allclose(head.train().eval()(seen), before)

@@ -61,7 +61,7 @@ class Policy(Capability):
         self.inputs = (*(self._cameras or (StateTokens,)), BevTokens, Joints, Instruction)
         if config.past is not None and config.past.commands:
             self.inputs, self.does_without = (*self.inputs, JointCommand), (*self.does_without, JointCommand)
-        self.head = head.eval().requires_grad_(False).to(self.device)
+        self.head = head.to(self.device).settle()
         period_s = 1.0 / config.rate_hz
         self._offsets_s = np.arange(1, config.chunk_steps + 1, dtype=np.float64) * period_s
         self.running: tuple[ActionChunk, int] | None = None
@@ -162,7 +162,8 @@ class Policy(Capability):
         if seen is None:
             return None
         observed = time.perf_counter()
-        with torch.no_grad():  # not inference_mode: a steered flow asks for gradients inside
+        # A steered flow asks for gradients inside, which inference_mode rules out for good.
+        with torch.inference_mode() if self.head.expert is None else torch.no_grad():
             context, pad = self.head.context(seen)
             drawn = self._drawn(seen, sample.stamp_ns)
             count = len(drawn[0]) if drawn else 1

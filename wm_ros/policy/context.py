@@ -91,11 +91,18 @@ def positions(steps: Tensor, width: int) -> Tensor:
 class ContextEncoder(nn.Module):
     """Tokens of everything seen → contextual tokens; the same layout encodes future joints as JEPA targets."""
 
+    joints_when: Tensor
+    states_when: Tensor
+
     def __init__(self, config: PolicyModelConfig) -> None:
         super().__init__()
         self.config = config
         sizes = config.transformer
         width, joints = sizes.width, len(config.joint_names)
+        # When joints were measured and states seen.
+        past, back = torch.arange(1 - config.joint_history, 1), -torch.tensor(config.token_history[::-1])
+        self.register_buffer("joints_when", positions(past, width), persistent=False)
+        self.register_buffer("states_when", positions(back, width), persistent=False)
         self.norm = Normalisation(config)
         self.task = make_encoder(config.language, width)
         self.joints = nn.Linear(2 * joints, width)
@@ -118,13 +125,12 @@ class ContextEncoder(nn.Module):
     def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """→ tokens (B, K, width) and their padding mask (B, K), True where there is nothing to attend to."""
         config = self.config
-        steps = torch.arange(1 - config.joint_history, 1, device=seen.joints.device)
         task = self.task(seen.text)
         if self.told is not None:
             task = task + self.told * seen.heard[:, None]
         groups = [
             task[:, None] + self.kind[0],
-            self.proprioception(seen.joints, seen.joints[:, -1], steps),
+            self.proprioception(seen.joints, seen.joints[:, -1], self.joints_when),
             self._bev(seen, len(seen.joints)) + self.kind[3],
         ]
         if config.token_history:
@@ -140,27 +146,27 @@ class ContextEncoder(nn.Module):
         """Latent states to come (B, F, width): the task and `joints` (B, F, J) after `now` (B, J), bidirectional."""
         steps = torch.arange(1, joints.shape[1] + 1, device=joints.device)
         task = self.task(text)[:, None] + self.kind[0]
-        tokens = torch.cat([task, self.proprioception(joints, now, steps)], 1)
+        when = positions(steps, self.config.transformer.width)
+        tokens = torch.cat([task, self.proprioception(joints, now, when)], 1)
         pad = torch.cat([torch.zeros_like(pad[:, :1]), pad], 1)
         encoded: Tensor = self.layers(tokens, src_key_padding_mask=pad)
         return encoded[:, 1:]
 
-    def proprioception(self, joints: Tensor, now: Tensor, steps: Tensor) -> Tensor:
-        """(B, T, J) → (B, T, width): where the joints are, and how far from where they are now."""
+    def proprioception(self, joints: Tensor, now: Tensor, when: Tensor) -> Tensor:
+        """(B, T, J) at times `when` (T, width) → (B, T, width): where the joints are, and how far from now."""
         norm = self.norm
         where = (joints - norm.joint_mean) / norm.joint_std
         moved = (joints - now[:, None]) / norm.move_std
         tokens: Tensor = self.joints(torch.cat([where, moved], -1))
-        return tokens + positions(steps, self.config.transformer.width) + self.kind[1]
+        return tokens + (when + self.kind[1])
 
     def _states(self, seen: Observation) -> Tensor:
         """A state is `state_tokens` tokens that share a time; a missing one is the learned token for absence."""
-        config, norm = self.config, self.norm
+        norm = self.norm
         assert seen.state is not None and seen.state_pad is not None
         state = self.state((seen.state - norm.state_mean) / norm.state_std) + self.slot
         state = torch.where(seen.state_pad[:, :, None, None], self.absent_state, state)
-        back = -torch.as_tensor(config.token_history[::-1], device=state.device)
-        placed: Tensor = state + positions(back, config.transformer.width)[:, None] + self.kind[2]
+        placed: Tensor = state + self.states_when[:, None] + self.kind[2]
         return placed.flatten(1, 2)
 
     def _images(self, seen: Observation) -> Tensor:

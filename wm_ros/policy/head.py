@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_ros.nn.flow import Velocity, follow, velocity_loss
+from wm_ros.policy.chunk_decoder import ChunkDecoder
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.context import ContextEncoder, Observation, positions
 from wm_ros.policy.flow_expert import FlowExpert
@@ -31,6 +32,8 @@ def unsteered(velocity: Velocity) -> Velocity:
 class PolicyHead(nn.Module):
     """What acts: context encoder, then a decoder whose learnable queries become the chunk, or the flow expert."""
 
+    times: Tensor
+
     def __init__(self, config: PolicyModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -42,10 +45,9 @@ class PolicyHead(nn.Module):
             self.expert = FlowExpert(config)
         else:
             self.queries = nn.Parameter(torch.randn(config.chunk_steps, width) * 0.02)
-            layer = nn.TransformerDecoderLayer(
-                width, sizes.heads, sizes.feedforward, sizes.dropout, "gelu", batch_first=True, norm_first=True
-            )
-            self.decoder = nn.TransformerDecoder(layer, sizes.decoder_layers, nn.LayerNorm(width))
+            steps = torch.arange(1, config.chunk_steps + 1)
+            self.register_buffer("times", positions(steps, width), persistent=False)
+            self.decoder = ChunkDecoder(sizes)
             self.action = nn.Linear(width, joints)
             nn.init.zeros_(self.action.weight)
             nn.init.zeros_(self.action.bias)
@@ -56,6 +58,15 @@ class PolicyHead(nn.Module):
             self.inertia = nn.Linear(2 * joints * config.joint_history, config.chunk_steps * joints)
             nn.init.zeros_(self.inertia.weight)
             nn.init.zeros_(self.inertia.bias)
+
+    def settle(self) -> PolicyHead:
+        """Get ready to act: in evaluation mode, weights stay as they are, and what they alone decide is kept."""
+        self.eval().requires_grad_(False)
+        # One picture at a time, convolutions are quicker where channels lie together.
+        self.context.cameras.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.expert is None:
+            self.decoder.settle(self.queries + self.times)
+        return self
 
     def forward(self, seen: Observation) -> Tensor:
         """→ chunk (B, chunk_steps, J), absolute; of a flow the one that noise 0 leads to."""
@@ -77,9 +88,7 @@ class PolicyHead(nn.Module):
             start = torch.zeros(len(context), config.chunk_steps, len(config.joint_names), device=context.device)
             change = follow(velocity, start if noise is None else noise, config.flow_steps)
         else:
-            steps = torch.arange(1, config.chunk_steps + 1, device=context.device)
-            queries = (self.queries + positions(steps, config.transformer.width)).expand(len(context), -1, -1)
-            change = self.action(self.decoder(queries, context, memory_key_padding_mask=pad))
+            change = self.action(self.decoder.decode(self.queries + self.times, context, pad))
         now = seen.joints[:, -1:]
         if self.past is None:
             return self.absolute(now, change + self._inertia(seen))

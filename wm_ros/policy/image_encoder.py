@@ -39,7 +39,10 @@ class ImageEncoder(nn.Module):
     def forward(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, or float 0..255 → (B, width)."""
         x = (rgb.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, self.arithmetic, enabled=self.arithmetic != torch.float32):
+        if self.arithmetic == torch.float32:
             found = self.convolutions(x)
+        else:
+            with torch.autocast(x.device.type, self.arithmetic):
+                found = self.convolutions(x)
         token: Tensor = self.token(self.features(found.float()))
         return token
