@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -33,30 +31,23 @@ os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="lerobot_act_"))  # LeR
 
 import numpy as np
 import torch
-from lerobot_act_data import Demonstrations, picture
+from lerobot_act_data import picture
 from lerobot_act_model import (
-    ACTION,
     IMAGES,
     STATE,
     TASK,
     ACTPolicy,
     Shape,
     Sizes,
-    build,
     count,
     load,
-    make_pre_post_processors,
-    save,
     sized,
     untrained,
 )
-from tqdm import tqdm
+from lerobot_act_train import train
 
 from wm_ros.errors import UserError
 from wm_ros.evaluation.lerobot_peer import Arrays, receive, send
-from wm_ros.outputs import fresh_folder
-
-NOTED_EVERY = 50  # steps between two points of the curve
 
 
 def main() -> None:
@@ -71,7 +62,7 @@ def main() -> None:
     training.add_argument("--batch", type=int, default=16)
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--schedule", choices=("constant", "cosine"), default="constant")
-    training.add_argument("--hold-out", type=int, default=0, metavar="N", help="every Nth episode is for judging")
+    training.add_argument("--judge", type=Path, metavar="DATASET", help="unseen episodes whose actions it must foresee")
     serving = commands.add_parser("serve", help="answer on standard streams")
     serving.add_argument("folder", type=Path, nargs="?", help="what `train` wrote")
     serving.add_argument("--untrained", action="store_true", help="for timing: two cameras, 96 x 96, five tasks")
@@ -92,108 +83,6 @@ def main() -> None:
             serve(given, sizes)
     except (UserError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-
-
-# ------------------------------------------------------------------ training
-
-
-def train(given: argparse.Namespace, sizes: Sizes) -> None:
-    """Train for the time given and write the checkpoint."""
-    torch.set_num_threads(given.threads)
-    with fresh_folder(given.out) as folder:
-        folder.mkdir(parents=True)
-        data = Demonstrations(given.datasets)
-        if given.parameters:
-            sizes = sized(data.shape, given.parameters, sizes)
-        torch.manual_seed(given.seed)
-        policy = build(data.shape, sizes)
-        total, runtime = count(policy)
-        print(f"{len(data.state)} steps of {data.episode[-1] + 1} episodes; {total:,} parameters, {runtime:,} that run")
-        print(sizes, flush=True)
-        processors = make_pre_post_processors(policy.config, dataset_stats=data.stats)
-        held = data.episode % given.hold_out == given.hold_out - 1 if given.hold_out else np.zeros(len(data.end), bool)
-        curve = fit(policy, processors[0], data, np.flatnonzero(~held), given, sizes)
-        policy.eval()
-        notes = {
-            "shape": asdict(data.shape),
-            "sizes": asdict(sizes),
-            "parameters": total,
-            "runtime_parameters": runtime,
-            "minutes": given.minutes,
-            "batch": given.batch,
-            "seed": given.seed,
-            "schedule": given.schedule,
-            "curve": curve,
-        }
-        if held.any():
-            notes["held_out"] = judge(policy, processors, data, np.flatnonzero(held)[::8], sizes.chunk)
-            print(f"held-out episodes: {notes['held_out']}")
-        save(folder, policy, processors, notes)
-    steps = curve[-1]["step"]
-    print(f"{given.out}: {steps} steps, {steps / given.minutes:.0f} a minute, L1 {curve[-1]['l1']:.3f}")
-
-
-def fit(
-    policy: ACTPolicy,
-    prepare: Any,
-    data: Demonstrations,
-    steps: np.ndarray[Any, Any],
-    given: argparse.Namespace,
-    sizes: Sizes,
-) -> list[dict[str, float]]:
-    """The loop of LeRobot's training script; gives the curve of the loss."""
-    preset = policy.config.get_optimizer_preset()
-    optimiser = preset.build(policy.get_optim_params())
-    policy.train()
-    curve: list[dict[str, float]] = []
-    recent: list[float] = []
-    budget_s, begin_s = given.minutes * 60, time.process_time()
-    with tqdm(total=round(budget_s), desc="training", unit="s") as bar:
-        for number, chosen in enumerate(_shuffled(steps, given.batch, given.seed), 1):
-            loss, parts = policy.forward(prepare(data.batch(chosen, sizes.chunk)))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), preset.grad_clip_norm)
-            optimiser.step()
-            optimiser.zero_grad()
-            recent.append(parts["l1_loss"])
-            spent_s = time.process_time() - begin_s
-            if given.schedule == "cosine":
-                for group in optimiser.param_groups:
-                    group["lr"] = sizes.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, spent_s / budget_s)))
-            bar.update(min(round(spent_s), bar.total) - bar.n)
-            if number % NOTED_EVERY == 0 or spent_s >= budget_s:
-                curve.append({"step": number, "cpu_s": round(spent_s, 1), "l1": round(float(np.mean(recent)), 4)})
-                bar.set_postfix(step=number, l1=curve[-1]["l1"])
-                recent.clear()
-            if spent_s >= budget_s:
-                return curve
-    raise AssertionError("batches never end")
-
-
-def _shuffled(steps: np.ndarray[Any, Any], size: int, seed: int) -> Iterator[np.ndarray[Any, Any]]:
-    """Batches of whole epochs, the last incomplete one left out, for ever."""
-    if len(steps) < size:
-        raise UserError(f"{len(steps)} steps are fewer than --batch {size}")
-    rng = np.random.default_rng(seed)
-    while True:
-        order = rng.permutation(steps)
-        yield from order[: len(order) // size * size].reshape(-1, size)
-
-
-@torch.inference_mode()
-def judge(
-    policy: ACTPolicy, processors: tuple[Any, Any], data: Demonstrations, steps: np.ndarray[Any, Any], chunk: int
-) -> dict[str, float]:
-    """Mean absolute error of each action on `steps`, padding left out, in its own unit."""
-    errors, weights = [], []
-    for part in np.array_split(steps, max(1, len(steps) // 64)):
-        batch = data.batch(part, chunk)
-        off = (processors[1](policy.predict_action_chunk(processors[0](batch))) - batch[ACTION]).abs()
-        keep = ~batch["action_is_pad"][..., None]
-        errors.append((off * keep).sum((0, 1)))
-        weights.append(keep.sum())
-    means = torch.stack(errors).sum(0) / torch.stack(weights).sum()
-    return {name: round(float(mean), 5) for name, mean in zip(data.shape.action_names, means, strict=True)}
 
 
 # ------------------------------------------------------------------ serving

@@ -48,12 +48,13 @@ def test_from_demonstrations_to_a_rollout(tmp_path):
     crossing = ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH")
     theirs = {k: v for k, v in os.environ.items() if k not in crossing} | {"PYTHONPATH": str(ROOT)}
     train = ("train", tmp_path / "set", "--out", tmp_path / "act", "--minutes", 0.02, "--batch", 4)
-    small = ("--parameters", 300_000, "--norm", "group", "--lr", 1e-3, "--hold-out", 0)
+    small = ("--parameters", 300_000, "--norm", "group", "--lr", 1e-3, "--judge", tmp_path / "set")
     said = run(os.environ[VARIABLE], ROOT / "tools" / "lerobot_act.py", *train, *small, environment=theirs)
     assert "of 1 episodes" in said
     notes = json.loads((tmp_path / "act" / "peer.json").read_text())
     assert notes["shape"]["tasks"] == [TASKS["reach"].text] and notes["shape"]["cameras"] == ["camera", "wrist_camera"]
     assert notes["shape"]["rate_hz"] == 80 and notes["curve"][-1]["step"] >= 1
+    assert len(notes["judged"]["act@0.2s"]) == 1 and notes["judged"]["act@0.2s"] != notes["judged"]["hold@0.2s"]
 
     node = subprocess.Popen([sys.executable, str(ROOT / "tools" / "lerobot_act_node.py"), str(tmp_path / "act")])
     try:
