@@ -17,7 +17,8 @@ from wm_ros.cli import app
 from wm_ros.errors import BundleError, UserError
 from wm_ros.paths import bundle_path
 from wm_ros.policy.checkpoint import load_checkpoint, make_processors, policy_of_bundle, save_checkpoint
-from wm_ros.policy.lerobot import LeRobotConfig, LeRobotPolicy
+from wm_ros.policy.lerobot import LeRobotPolicy
+from wm_ros.policy.lerobot_config import LeRobotConfig
 from wm_ros.policy.normalise import statistics
 from wm_ros.types import PolicyPrediction
 

@@ -12,7 +12,8 @@ from wm_ros.evaluation.replay import Pipeline
 from wm_ros.paths import bundle_path
 from wm_ros.policy.checkpoint import policy_of_bundle
 from wm_ros.policy.head import PolicyHead
-from wm_ros.policy.lerobot import LeRobotConfig, LeRobotPolicy
+from wm_ros.policy.lerobot import LeRobotPolicy
+from wm_ros.policy.lerobot_config import LeRobotConfig
 from wm_ros.types import Frame, Instruction, JointCommand, Joints, PolicyPrediction
 
 IMAGE = "observation.images.camera"

@@ -28,7 +28,8 @@ from wm_ros.bundle import PICKLE_SUFFIXES, load_bundle, load_weights
 from wm_ros.errors import BundleError
 from wm_ros.policy.config import PolicyModelConfig
 from wm_ros.policy.head import PolicyHead
-from wm_ros.policy.lerobot import TYPE, LeRobotConfig, LeRobotPolicy, Tokenizer
+from wm_ros.policy.lerobot import LeRobotPolicy, Tokenizer
+from wm_ros.policy.lerobot_config import TYPE, LeRobotConfig
 from wm_ros.policy.normalise import EPS, Feature, Processor, Stats, check_shapes
 
 WEIGHTS = "model.safetensors"
