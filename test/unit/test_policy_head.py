@@ -118,8 +118,12 @@ def test_acting_needs_nothing_of_the_latent_part() -> None:
 def test_a_settled_head_acts_alike_and_learning_forgets(layers: int) -> None:
     sizes = CONFIG.transformer.model_copy(update={"decoder_layers": layers})
     head, seen = make_head(CONFIG.model_copy(update={"transformer": sizes})), observation()
-    before = head(seen)
-    torch.testing.assert_close(head.settle()(seen), before)
+    pad = torch.tensor([[True, True, False, False]] * 3)
+    others = (seen._replace(joints_pad=pad), seen._replace(text=batch_ids(["push the box"] * 3)), seen)
+    wanted = [head(other) for other in others]
+    head.settle()
+    for other, before in zip(others, wanted, strict=True):
+        torch.testing.assert_close(head(other), before)
     with torch.no_grad():
         head.queries.add_(torch.randn_like(head.queries))
     torch.testing.assert_close(head(seen), before)  # what the queries say is kept

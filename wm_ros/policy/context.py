@@ -103,6 +103,8 @@ class ContextEncoder(nn.Module):
         past, back = torch.arange(1 - config.joint_history, 1), -torch.tensor(config.token_history[::-1])
         self.register_buffer("joints_when", positions(past, width), persistent=False)
         self.register_buffer("states_when", positions(back, width), persistent=False)
+        self._heard: tuple[Tensor, Tensor] | None = None
+        self.settled = False
         self.norm = Normalisation(config)
         self.task = make_encoder(config.language, width)
         self.joints = nn.Linear(2 * joints, width)
@@ -125,7 +127,7 @@ class ContextEncoder(nn.Module):
     def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """→ tokens (B, K, width) and their padding mask (B, K), True where there is nothing to attend to."""
         config = self.config
-        task = self.task(seen.text)
+        task = self._task(seen.text)
         if self.told is not None:
             task = task + self.told * seen.heard[:, None]
         groups = [
@@ -141,6 +143,25 @@ class ContextEncoder(nn.Module):
         pad = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         pad[:, 1 : 1 + config.joint_history] = seen.joints_pad
         return self.layers(tokens, src_key_padding_mask=pad), pad
+
+    def settle(self) -> None:
+        """Weights stay as they are from now on, until training: an instruction is encoded once."""
+        self.settled, self._heard = True, None
+
+    def train(self, mode: bool = True) -> ContextEncoder:
+        """Back to learning: every instruction is encoded."""
+        self.settled = self.settled and not mode
+        super().train(mode)
+        return self
+
+    def _task(self, text: Tensor) -> Tensor:
+        """The token (B, width) of what is to be done."""
+        if not self.settled:
+            task: Tensor = self.task(text)
+            return task
+        if self._heard is None or not torch.equal(self._heard[0], text):
+            self._heard = text, self.task(text)
+        return self._heard[1]
 
     def future(self, text: Tensor, joints: Tensor, now: Tensor, pad: Tensor) -> Tensor:
         """Latent states to come (B, F, width): the task and `joints` (B, F, J) after `now` (B, J), bidirectional."""

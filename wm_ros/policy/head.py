@@ -64,6 +64,7 @@ class PolicyHead(nn.Module):
         self.eval().requires_grad_(False)
         # One picture at a time, convolutions are quicker where channels lie together.
         self.context.cameras.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.context.settle()
         if self.expert is None:
             self.decoder.settle(self.queries + self.times)
         return self
