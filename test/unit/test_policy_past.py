@@ -9,6 +9,7 @@ from wm_ros.policy.config import PastConfig
 from wm_ros.policy.context import Observation
 from wm_ros.policy.head import PolicyHead
 from wm_ros.policy.past import PastPath, Pasts
+from wm_ros.training.held_out import fit_held_out
 from wm_ros.training.policy_past import PastWindows, calibrate, fit_past, fit_pasts, fit_ridge, mean_error
 
 JOINTS, HISTORY, STEPS, COMMANDS, PARTS = 3, 4, 5, 2, 2
@@ -302,3 +303,11 @@ def test_what_makes_held_out_windows_worse_is_not_heeded_and_what_helps_is():
     facts = calibrate(head, seen, truth, torch.zeros(40, 15, dtype=torch.bool))
     assert head.past.heed[:, 0].tolist() == [0.0, 1.0]
     assert facts["heed_0"] == 0.0 and facts["heed_1"] == 1.0 and facts["heeded_1"] < facts["unheeded_1"]
+
+
+def test_without_examples_a_network_is_left_as_it_is():
+    network = torch.nn.Linear(2, 1)
+    before = network.weight.clone()
+    assert fit_held_out(network, 0, lambda rows: network.weight.sum(), lambda: 1.0) == 0
+    torch.testing.assert_close(network.weight, before)
+    assert not network.weight.requires_grad
